@@ -1,0 +1,74 @@
+"""Waiting: a sleep whose end can be moved closer while it lasts, and a watch on clocks that are set.
+
+Knows: the clock and anyio's timers. Must not know: what is waited for.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NEVER: Final = 2**63 - 1
+AT_ONCE: Final = -(2**63)
+
+_TOLERANCE: Final = 1.0
+"""By how many seconds the wall clock may leave the monotonic one between two looks before it counts as set."""
+
+
+class Alarm:
+    """Wakes one sleeper at the earliest instant that anybody asked for, but `longest` seconds from now at the latest.
+
+    The limit makes the sleeper look at the clock again: wall clocks are set, and machines are suspended.
+    """
+
+    def __init__(self, now: Callable[[], int], longest: float) -> None:
+        self._now = now
+        self._longest = longest
+        self._at = NEVER
+        self._scope: anyio.CancelScope | None = None
+
+    def set_for(self, at: int) -> None:
+        """Asks to be woken at `at` (microseconds since the epoch) or earlier, in this sleep or else in the next one."""
+        if at < self._at:
+            self._at = at
+            if self._scope is not None:
+                self._scope.deadline = min(self._scope.deadline, self._deadline())
+
+    async def sleep(self) -> float:
+        """Sleeps until the earliest instant that was asked for since the last sleep ended.
+
+        Returns by how many seconds it woke up too late.
+        """
+        with anyio.CancelScope(deadline=self._deadline()) as scope:
+            self._scope = scope
+            try:
+                await anyio.sleep_forever()
+            finally:
+                self._scope = None
+        self._at = NEVER
+        return max(0.0, anyio.current_time() - scope.deadline) if scope.deadline > -math.inf else 0.0
+
+    def _deadline(self) -> float:
+        if self._at == AT_ONCE:
+            return anyio.current_time()
+        return anyio.current_time() + min(self._longest, max(0.0, (self._at - self._now()) / 1e6))
+
+
+class ClockWatch:
+    """Notices a wall clock that was set, or stood still with the machine, by comparing it with the monotonic one."""
+
+    def __init__(self, now: Callable[[], int]) -> None:
+        self._now = now
+        self._wall, self._monotonic = now(), anyio.current_time()
+
+    def jump(self) -> float:
+        """Returns by how many seconds the clock was set since the last call: ahead if positive, 0.0 if it was not."""
+        wall, monotonic = self._now(), anyio.current_time()
+        jump = (wall - self._wall) / 1e6 - (monotonic - self._monotonic)
+        self._wall, self._monotonic = wall, monotonic
+        return jump if abs(jump) > _TOLERANCE else 0.0

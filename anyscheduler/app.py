@@ -1,0 +1,253 @@
+"""The face of an app: the decorators and options that define it, and `create()`, which freezes it.
+
+Knows: what users write. Must not know: how anything is executed or stored.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+
+from anyscheduler import arguments, options, task, trigger
+from anyscheduler.app_context import AppContext
+from anyscheduler.clock import Clock, system_clock
+from anyscheduler.context import check_attribute_name
+from anyscheduler.errors import ConfigurationError, ScheduleWarning
+from anyscheduler.fixture import Fixture, check_fixture, set_up
+from anyscheduler.memory import memory_repository
+from anyscheduler.plan import Plan
+from anyscheduler.sqlite import sqlite_repository
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from anyscheduler.execution import Middleware
+    from anyscheduler.repository import Repository, RepositoryFactory
+    from anyscheduler.task import Task
+
+    FixtureFunction = TypeVar("FixtureFunction", bound=Callable[[AppContext], AsyncIterator[Any]])
+    MiddlewareFunction = TypeVar("MiddlewareFunction", bound=Middleware)
+
+_LEAST_INTERVAL: Final = timedelta(milliseconds=1)
+_MOST_POLL_INTERVAL: Final = timedelta(hours=1)
+_MOST_SHUTDOWN: Final = timedelta(days=366)
+_MOST_AT_A_TIME: Final = 1_000_000
+_MOST_ARGS: Final = 64 * 1024 * 1024
+
+
+class Scheduler:
+    """An app: its tasks, middlewares and fixtures, and where its schedules are stored.
+
+    Args:
+        repository_factory: Opens the store, such as `sqlite_repository`; by default that one if `sqlite_database` is
+            given, else `memory_repository`.
+        poll_interval: The longest time between two looks at the store, over 0 and up to an hour. What this process
+            knows to be due starts on time whatever it is; it bounds how late something starts that another process has
+            scheduled, and is the wait before another attempt under `FailureMode.UNLOCK`.
+        concurrency_limit: How many executions this process runs at a time; it claims nothing beyond that.
+        batch_size: How many due schedules this process claims at a time, and the default page of `list_tasks`.
+        clock: A callable that returns the current time as an aware datetime, in place of the system's clock.
+        shutdown_timeout: How long a graceful stop may take before it becomes a hard one; None for no limit.
+        args_size_limit: How many bytes the arguments of one schedule may take as JSON.
+        **store_options: The options of the repository factory.
+
+    Raises:
+        ConfigurationError: An option is unknown, malformed or missing.
+    """
+
+    def __init__(
+        self,
+        *,
+        repository_factory: RepositoryFactory | None = None,
+        poll_interval: timedelta = timedelta(seconds=1),
+        concurrency_limit: int = 100,
+        batch_size: int = 100,
+        clock: Clock = system_clock,
+        shutdown_timeout: timedelta | None = None,
+        args_size_limit: int = arguments.DEFAULT_SIZE_LIMIT,
+        **store_options: Any,
+    ) -> None:
+        if repository_factory is None:
+            repository_factory = sqlite_repository if "sqlite_database" in store_options else memory_repository
+        _check_callable("clock", clock, "a callable that returns an aware datetime")
+        self._poll_interval = options.duration("poll_interval", poll_interval, _LEAST_INTERVAL, _MOST_POLL_INTERVAL)
+        self._concurrency_limit = options.whole_number("concurrency_limit", concurrency_limit, 1, _MOST_AT_A_TIME)
+        self._batch_size = options.whole_number("batch_size", batch_size, 1, _MOST_AT_A_TIME)
+        self._clock = clock
+        self._shutdown_timeout = (
+            None
+            if shutdown_timeout is None
+            else options.duration("shutdown_timeout", shutdown_timeout, timedelta(0), _MOST_SHUTDOWN)
+        )
+        self._args_size_limit = options.whole_number("args_size_limit", args_size_limit, 1, _MOST_ARGS)
+        self._factory = repository_factory
+        self._store_options = store_options
+        self._check_store_options()
+        self._tasks: dict[str, Task] = {}
+        self._middlewares: list[Middleware] = []
+        self._fixtures: list[Fixture] = []
+        self._created = 0
+
+    def task(self, **given: Any) -> Callable[[Callable[..., Any] | Task], Task]:
+        """Defines a static task: the decorated function runs by a schedule that stands in the code.
+
+        Args:
+            **given: `schedule` (cron, with `timezone`) or `interval`; `name` (that of the function if it is left out),
+                `enabled`, `fast_forward`, `failure_mode`, `execution_mode`, `lease_duration`, `heartbeat`, as
+                described at `Task`. Anything else is an argument, which has to be JSON.
+
+        Raises:
+            ConfigurationError: The body, an option, the schedule, the name or an argument can never work.
+        """
+        return self._decorator(given, dynamic=False)
+
+    def dynamic_task(self, **given: Any) -> Callable[[Callable[..., Any] | Task], Task]:
+        """Defines a dynamic task, whose instances `AppContext.schedule_task` adds while the app runs.
+
+        Args:
+            **given: As for `task`; the schedule may be left out, and is otherwise the default of the instances.
+
+        Raises:
+            ConfigurationError: The body, an option, the schedule, the name or an argument can never work.
+        """
+        return self._decorator(given, dynamic=True)
+
+    def middleware(self, func: MiddlewareFunction) -> MiddlewareFunction:
+        """Defines a middleware: an async function of the context and `next`. The first one defined is outermost."""
+        self.use_middleware(func)
+        return func
+
+    def use_middleware(self, func: Middleware) -> None:
+        """Adds a middleware, as the decorator `middleware` does.
+
+        Raises:
+            ConfigurationError: It cannot be called with a context and `next`.
+        """
+        self._check_not_created()
+        _check_callable("middleware", func, "an async function of the context and next")
+        try:
+            inspect.signature(func).bind(None, None)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"middleware {options.shown(func)} does not take a context and next") from error
+        self._middlewares.append(func)
+
+    def fixture(self, name: str | None = None) -> Callable[[FixtureFunction], FixtureFunction]:
+        """Defines a fixture: an async generator of the `AppContext` that sets up, yields once, and tears down.
+
+        Args:
+            name: The attribute of the context that holds what it yields; the function's name if it is left out.
+
+        Raises:
+            ConfigurationError: It is no async generator function, or the name cannot be had.
+        """
+
+        def decorate(func: FixtureFunction) -> FixtureFunction:
+            self.use_fixture(name if name is not None else getattr(func, "__name__", ""), func)
+            return func
+
+        return decorate
+
+    def use_fixture(self, name: str, func: Callable[[AppContext], AsyncIterator[Any]]) -> None:
+        """Adds a fixture under a name, as the decorator `fixture` does.
+
+        Raises:
+            ConfigurationError: It is no async generator function, or the name cannot be had.
+        """
+        self._check_not_created()
+        check_fixture(func)
+        check_attribute_name("fixture name", name, [fixture.name for fixture in self._fixtures])
+        self._fixtures.append(Fixture(name, func))
+
+    @asynccontextmanager
+    async def create(self) -> AsyncIterator[AppContext]:
+        """Opens the store and sets the fixtures up; at the end tears them down and closes the store.
+
+        Raises:
+            ConfigurationError: The store cannot be used as it was given.
+            RepositoryError: The store failed.
+        """
+        plan = Plan(
+            defined=tuple(self._tasks.values()),
+            middlewares=tuple(self._middlewares),
+            poll_interval=self._poll_interval,
+            concurrency_limit=self._concurrency_limit,
+            batch_size=self._batch_size,
+            shutdown_timeout=self._shutdown_timeout,
+        )
+        self._created += 1
+        try:
+            async with self._open_store() as repository:
+                app_context = AppContext(plan, repository, self._clock, self._args_size_limit)
+                try:
+                    async with set_up(self._fixtures, app_context):
+                        yield app_context
+                finally:
+                    app_context.close()
+        finally:
+            self._created -= 1
+
+    def main(self, *, backend: Literal["asyncio", "trio"] = "asyncio", use_uvloop: bool = False) -> None:
+        """Runs the app as a program: logging to standard output at `LOG_LEVEL`, signals, exit codes.
+
+        The first SIGINT or SIGTERM stops gracefully, the second cancels, the third ends the process.
+
+        Args:
+            backend: The event loop to run on; `trio` needs the extra `trio`.
+            use_uvloop: Whether to run asyncio on uvloop; needs the extra `uvloop`.
+
+        Raises:
+            SystemExit: It did not end gracefully: 1 if it failed, 128 plus the signal's number after a hard stop.
+        """
+        from anyscheduler import runner  # noqa: PLC0415  # only programs need what it imports
+
+        runner.configure_logging()
+        code = runner.run(self, backend=backend, use_uvloop=use_uvloop)
+        if code:
+            raise SystemExit(code)
+
+    def set_shutdown_timeout(self, timeout: timedelta | None) -> None:
+        """Replaces the option `shutdown_timeout` before the app is created; the command line does."""
+        self._check_not_created()
+        self._shutdown_timeout = timeout
+
+    def _decorator(self, given: dict[str, Any], *, dynamic: bool) -> Callable[[Callable[..., Any] | Task], Task]:
+        def decorate(func: Callable[..., Any] | Task) -> Task:
+            self._check_not_created()
+            defined = task.define(func, given, dynamic=dynamic, size_limit=self._args_size_limit)
+            if defined.name in self._tasks:
+                options.refuse("name", defined.name, "a name that no other task of the app has; give one with name=")
+            trap = trigger.seconds_trap(defined.trigger) if defined.trigger is not None else None
+            if trap is not None:
+                warnings.warn(f"task {defined.name!r}: {trap}", ScheduleWarning, stacklevel=2)
+            self._tasks[defined.name] = defined
+            return defined
+
+        return decorate
+
+    def _open_store(self) -> AbstractAsyncContextManager[Repository]:
+        return self._factory(**self._store_options)
+
+    def _check_store_options(self) -> None:
+        _check_callable("repository_factory", self._factory, "a callable such as sqlite_repository")
+        parameters = inspect.signature(self._factory).parameters.values()
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            known = [parameter.name for parameter in parameters]
+            own = [name for name in inspect.signature(Scheduler).parameters if name != "store_options"]
+            options.refuse_unknown(self._store_options, [*own, *known], "Scheduler with this repository_factory")
+            required = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+            for name in required:
+                if name not in self._store_options:
+                    raise ConfigurationError(f"this repository_factory needs {name}=")
+        self._open_store()  # It validates the options, and opens nothing until it is entered.
+
+    def _check_not_created(self) -> None:
+        if self._created:
+            raise RuntimeError("the app has been created; define its tasks, middlewares and fixtures before that")
+
+
+def _check_callable(option: str, value: object, allowed: str) -> None:
+    if not callable(value):
+        options.refuse(option, value, allowed)

@@ -1,0 +1,248 @@
+"""The running app: what a user holds between `create()` and its end.
+
+Knows: one plan, an open repository, fixtures that are up. Must not know: decorators, signals.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from anyscheduler import options, trigger
+from anyscheduler.backoff import Backoff
+from anyscheduler.clock import from_micros, micros_reader
+from anyscheduler.context import Context, Execution, check_attribute_name
+from anyscheduler.errors import ConfigurationError, RepositoryError, TaskNotFoundError
+from anyscheduler.loop import Loop
+from anyscheduler.registry import ListTasksResponse, Registry, TaskState
+from anyscheduler.task import Task, instance_key, instantiate
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskStatus
+
+    from anyscheduler.clock import Clock
+    from anyscheduler.plan import Plan
+    from anyscheduler.repository import Repository
+
+logger = logging.getLogger(__name__)
+
+_MOST_PAGE = 10_000
+_MOST_ANNOUNCED = 30
+
+
+class AppContext:
+    """An app that has been created: its store is open and its fixtures are up. Made by `Scheduler.create()`.
+
+    Its methods may be called from anywhere in the event loop that created it, from inside bodies as well.
+    """
+
+    def __init__(self, plan: Plan, repository: Repository, clock: Clock, args_size_limit: int) -> None:
+        self._plan = plan
+        self._repository = repository
+        self._now = micros_reader(clock)
+        self._args_size_limit = args_size_limit
+        self._registry = Registry(repository, self._now)
+        self._shared: dict[str, Any] = {}
+        self._loop: Loop | None = None
+        self._stopping = False
+        self._closed = False
+        self.stopped_hard = False
+        """Whether `run` has ended before its executions did, because `shutdown_timeout` was over."""
+        self.thread_limiter = anyio.CapacityLimiter(plan.concurrency_limit)
+        """Bounds the worker threads in which plain functions run, apart from those of other code."""
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Runs the tasks until `shutdown` is called, or until it is cancelled.
+
+        It can be started with `task_group.start_soon(app_context.run)`, and with `await
+        task_group.start(app_context.run)`, which returns when the static tasks are registered and polling has begun.
+
+        After `shutdown` it returns when what is running has finished and is settled. Cancelled, it ends the bodies and
+        releases what they held. Either way no lease is left behind in the store.
+
+        Raises:
+            RuntimeError: It is running already, or the context is closed.
+        """
+        self._check_open()
+        if self._loop is not None:
+            raise RuntimeError("run() was called while it is running already")
+        tasks = self._plan.enabled()
+        self._loop = loop = Loop(self._plan, tasks, self._repository, self._now, self._make_context)
+        try:
+            await self._register_static(tasks)
+            if self._stopping:
+                loop.stop()
+            await loop.run(task_status)
+        finally:
+            self._loop = None
+        logger.info("stopped%s", " hard: the shutdown timeout was over" if loop.stopped_hard else "")
+        self.stopped_hard = loop.stopped_hard
+
+    def shutdown(self) -> None:
+        """Begins a graceful stop: polling ends at once, and `run` returns when what is running has finished.
+
+        Calling it again has no further effect. Called before `run`, it makes that return at once.
+        """
+        if not self._stopping:
+            logger.info("stopping: no more executions are started")
+        self._stopping = True
+        if self._loop is not None:
+            self._loop.stop()
+
+    async def schedule_task(self, task: Task, name: str, *, force: bool = False, **given: Any) -> Task:
+        """Schedules the instance `name` of a dynamic task, and returns it.
+
+        Scheduling a name again replaces the arguments and options. With the same trigger the next run stays where it
+        is; with another trigger the new one counts from now on.
+
+        Args:
+            task: The dynamic task.
+            name: The name of the instance: 1 to 255 bytes in UTF-8, no control characters.
+            force: Replaces everything, the next run and a lease included; the result of a running execution will be
+                refused.
+            **given: One of `schedule` (cron, with `timezone`), `interval` and `execute_at`, unless the dynamic task
+                has a default schedule; `fast_forward`, `failure_mode`, `execution_mode`, `lease_duration` and
+                `heartbeat` to override those of the task; anything else is an argument, which has to be JSON.
+
+        Raises:
+            ConfigurationError: The name, an option, the schedule or an argument can never work; nothing is stored.
+            TaskNotFoundError: The task is not one of this app's.
+            TaskLockedError: The instance is being executed, and `force` was not given.
+            RepositoryError: The store failed.
+        """
+        self._check_open()
+        self._check_known(task)
+        options.flag("force", force)
+        instance = instantiate(task, name, given, size_limit=self._args_size_limit)
+        trap = trigger.seconds_trap(instance.trigger) if instance.trigger is not None else None
+        if trap is not None:
+            logger.warning("%s: %s", instance, trap)
+        row = await self._registry.register(task, instance, force=force)
+        if self._loop is not None:
+            self._loop.wake_at(row.claimable_at)
+        return instance
+
+    async def unschedule_task(self, task: Task, name: str | None = None) -> None:
+        """Removes an instance of a dynamic task, also while it is being executed; its result is then refused.
+
+        Args:
+            task: The dynamic task, or the instance itself.
+            name: The name of the instance, unless `task` is one. A name that is not there does nothing.
+
+        Raises:
+            ConfigurationError: The task is static, or it is not clear which instance is meant.
+            TaskNotFoundError: The task is not one of this app's.
+            RepositoryError: The store failed.
+        """
+        self._check_open()
+        await self._registry.unregister(self._instance_key(task, name))
+
+    async def get_task(self, task: Task, name: str | None = None) -> TaskState | None:
+        """Returns how a schedule is stored at the moment, or None if it is not.
+
+        Args:
+            task: A static task, a dynamic task together with `name`, or an instance.
+            name: The name of the instance, unless `task` is one or is static.
+
+        Raises:
+            ConfigurationError: It is not clear which instance is meant.
+            TaskNotFoundError: The task is not one of this app's.
+            RepositoryError: The store failed.
+        """
+        self._check_open()
+        if task.is_static and name is None:
+            self._check_known(task)
+            return await self._registry.state(task, task.key)
+        return await self._registry.state(task.parent_task or task, self._instance_key(task, name))
+
+    async def list_tasks(
+        self, task: Task, limit: int | None = None, continuation_token: str | None = None
+    ) -> ListTasksResponse:
+        """Returns a page of the instances of a dynamic task, ordered by name.
+
+        Paging shows every instance that was there throughout, whatever changes meanwhile.
+
+        Args:
+            task: The dynamic task.
+            limit: The size of the page, 1 to 10,000; the app's `batch_size` if it is None.
+            continuation_token: That of the page before; None for the first page.
+
+        Raises:
+            ConfigurationError: The task is not dynamic, or the limit or the token is malformed.
+            TaskNotFoundError: The task is not one of this app's.
+            RepositoryError: The store failed.
+        """
+        self._check_open()
+        self._check_known(task)
+        if not task.dynamic:
+            raise ConfigurationError(f"task {str(task)!r} is not dynamic and has no instances")
+        limit = self._plan.batch_size if limit is None else options.whole_number("limit", limit, 1, _MOST_PAGE)
+        if continuation_token is not None and not isinstance(continuation_token, str):
+            options.refuse("continuation_token", continuation_token, "the token of the page before")
+        return await self._registry.states(task, limit, continuation_token)
+
+    def add_to_context(self, name: str, value: Any) -> None:
+        """Adds a value that every later execution finds as an attribute of its context.
+
+        Raises:
+            ConfigurationError: The name is no identifier, begins with an underscore, is one of the context's own, or
+                is taken by a fixture or another value.
+        """
+        self._check_open()
+        self._shared[check_attribute_name("name", name, self._shared)] = value
+
+    def close(self) -> None:
+        """Makes every later use an error; called by `create()` when it ends."""
+        self._closed = True
+
+    def _make_context(self, execution: Execution) -> Context:
+        return Context(self, execution, self._shared)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("this app context is closed; use it inside `async with app.create()`")
+
+    def _check_known(self, task: Task) -> None:
+        if not isinstance(task, Task):
+            options.refuse("task", task, "a task that was defined with a decorator of this app")
+        root = task.parent_task or task
+        if root not in self._plan.defined:
+            raise TaskNotFoundError(f"task {str(task)!r} was not defined by this app")
+
+    def _instance_key(self, task: Task, name: str | None) -> str:
+        self._check_known(task)
+        if task.parent_task is not None:
+            if name is not None:
+                options.refuse("name", name, f"nothing, since {str(task)!r} is an instance already")
+            return task.key
+        if not task.dynamic:
+            raise ConfigurationError(f"task {str(task)!r} is not dynamic and has no instances")
+        return instance_key(task, options.schedule_name("name", name))
+
+    async def _register_static(self, tasks: dict[str, Task]) -> None:
+        static = [task for task in tasks.values() if task.is_static]
+        backoff = Backoff("registering the tasks of the app")
+        while not self._stopping:
+            try:
+                due = await self._registry.sync_static(static)
+                await self._registry.report_unknown(task.name for task in self._plan.defined)
+            except RepositoryError as error:
+                await anyio.sleep(backoff.failed(error))
+            else:
+                backoff.succeeded()
+                self._announce(tasks, due)
+                return
+
+    def _announce(self, tasks: dict[str, Task], due: dict[str, int]) -> None:
+        logger.info("running %d tasks on %s", len(tasks), self._repository.description)
+        for task in list(tasks.values())[:_MOST_ANNOUNCED]:
+            if task.dynamic:
+                logger.info("task %s: dynamic, its instances are in the store", task)
+            elif task.name in due:
+                assert task.trigger is not None
+                next_due = from_micros(due[task.name], task.zone).isoformat(sep=" ", timespec="seconds")
+                logger.info("task %s: %s, next due %s", task, trigger.describe(task.trigger), next_due)
+        if len(tasks) > _MOST_ANNOUNCED:
+            logger.info("and %d more tasks", len(tasks) - _MOST_ANNOUNCED)

@@ -1,0 +1,77 @@
+"""What may be an argument of a task: JSON, and only such JSON as comes back equal.
+
+Knows: JSON values. Must not know: tasks, stores.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Final
+
+from anyscheduler.errors import ConfigurationError
+from anyscheduler.options import shown
+
+DEFAULT_SIZE_LIMIT: Final = 64 * 1024
+"""How many bytes the arguments of one schedule may take as JSON, unless the app says otherwise."""
+
+_DEPTH_LIMIT: Final = 100
+
+
+def check(arguments: dict[str, Any], size_limit: int = DEFAULT_SIZE_LIMIT) -> dict[str, Any]:
+    """Returns a copy of `arguments` that shares no part with the caller's.
+
+    Raises:
+        ConfigurationError: A value would not come back equal from JSON (a tuple, a set, bytes, a datetime, NaN, a key
+            that is no string, a string with NUL or a lone surrogate), is nested deeper than 100, or all of them take
+            more than `size_limit` bytes. The error names the place, as in `args['a'][3]`.
+    """
+    if not arguments:
+        return {}
+    _check_value(arguments, "args", 0)
+    try:
+        text = json.dumps(arguments, allow_nan=False)
+    except ValueError as error:  # An int with more digits than Python converts.
+        raise ConfigurationError(f"args cannot be stored as JSON: {error}") from error
+    if len(text) > size_limit:
+        raise ConfigurationError(
+            f"args take {len(text)} bytes as JSON, and {size_limit} are allowed; "
+            "store large data elsewhere and pass its name, or raise args_size_limit= of the Scheduler"
+        )
+    copied: dict[str, Any] = json.loads(text)
+    return copied
+
+
+def _check_value(value: object, path: str, depth: int) -> None:
+    if depth > _DEPTH_LIMIT:
+        raise ConfigurationError(f"{path[:80]}... is nested deeper than {_DEPTH_LIMIT}, or contains itself")
+    match value:
+        case None | bool() | int():
+            return
+        case str():
+            _check_text(value, path)
+        case float():
+            if not math.isfinite(value):
+                _refuse(value, path, "JSON has no such number")
+        case list():
+            for index, item in enumerate(value):
+                _check_value(item, f"{path}[{index}]", depth + 1)
+        case dict():
+            for key, item in value.items():
+                if not isinstance(key, str):
+                    _refuse(key, f"a key of {path}", "a key must be a string")
+                _check_text(key, f"a key of {path}")
+                _check_value(item, f"{path}[{shown(key)}]", depth + 1)
+        case _:
+            _refuse(value, path, f"a {type(value).__name__} would not come back equal from JSON")
+
+
+def _check_text(text: str, path: str) -> None:
+    if "\x00" in text:
+        _refuse(text, path, "a string must not contain NUL")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        _refuse(text, path, "a string must not contain a lone surrogate")
+
+
+def _refuse(value: object, path: str, reason: str) -> None:
+    raise ConfigurationError(f"{path}={shown(value)} is refused: {reason}")

@@ -1,0 +1,88 @@
+"""The command `anyscheduler`.
+
+Knows: the command line. Must not know: how an app runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import click
+
+from anyscheduler import __version__, runner
+from anyscheduler.app import Scheduler
+from anyscheduler.errors import ConfigurationError
+
+_USAGE_ERROR = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="anyscheduler")
+def main() -> None:
+    """A distributed scheduler for async Python: asyncio and trio, on memory or SQLite."""
+
+
+@main.command()
+@click.argument("target", metavar="MODULE:APP")
+@click.option("--backend", type=click.Choice(["asyncio", "trio"]), default="asyncio", show_default=True,
+              help="The event loop to run on.")  # fmt: skip
+@click.option("--uvloop", "use_uvloop", is_flag=True, help="Run asyncio on uvloop.")
+@click.option("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR; else $LOG_LEVEL, else INFO.")
+@click.option("--shutdown-timeout", type=click.FloatRange(min=0), metavar="SECONDS",
+              help="How long a graceful stop may take before it becomes a hard one; by default no limit.")  # fmt: skip
+@click.option("--verbose", is_flag=True, help="Show the traceback when the app cannot be imported.")
+def run(
+    target: str,
+    backend: Literal["asyncio", "trio"],
+    use_uvloop: bool,
+    log_level: str | None,
+    shutdown_timeout: float | None,
+    verbose: bool,
+) -> None:
+    """Run the Scheduler that MODULE defines under the name APP, such as `hello:app`.
+
+    The first SIGINT or SIGTERM stops gracefully, the second one hard, the third one ends the process.
+
+    Exit codes: 0 after a graceful stop, 130 or 143 after a hard one, 1 if the app failed, 2 for a wrong command line.
+    """
+    if use_uvloop and backend != "asyncio":
+        raise click.UsageError("--uvloop needs --backend asyncio")
+    try:
+        runner.configure_logging(log_level)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error), param_hint="--log-level") from error
+    app = _load(target, verbose=verbose)
+    if shutdown_timeout is not None:
+        app.set_shutdown_timeout(timedelta(seconds=shutdown_timeout))
+    sys.exit(runner.run(app, backend=backend, use_uvloop=use_uvloop))
+
+
+def _load(target: str, *, verbose: bool) -> Scheduler:
+    module_name, colon, name = target.partition(":")
+    if not colon or not module_name or not name or not all(part.isidentifier() for part in module_name.split(".")):
+        _fail(f"{target!r} is not of the form module:app, such as hello:app or package.module:app")
+    # As `python -m` does: what is in the current directory can be imported.
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except BaseException as error:  # noqa: BLE001  # whatever the module does, the cause belongs in one line
+        if verbose:
+            traceback.print_exc()
+        _fail(f"module {module_name!r} cannot be imported: {type(error).__name__}: {error}")
+    try:
+        app = getattr(module, name)
+    except AttributeError:
+        _fail(f"module {module_name!r} has no {name!r}")
+    if not isinstance(app, Scheduler):
+        _fail(f"{target} is of type {type(app).__name__}, and not a Scheduler")
+    return app
+
+
+def _fail(cause: str) -> NoReturn:
+    click.echo(f"anyscheduler: {cause}", err=True)
+    sys.exit(_USAGE_ERROR)

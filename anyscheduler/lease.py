@@ -1,0 +1,191 @@
+r"""The rules of leases: every way in which a stored schedule may change, as functions from values to values.
+
+    free ----claim----> leased ----commit----> free, due next time     (or gone, when the schedule has ended)
+      ^                  |  ^ \
+      |                  |  |  extend: the same token, a later end
+      +-----release------+  |
+                            claim, by anybody, once the lease has ended
+
+The token is the fence. It is drawn anew by everything except `extend`, and a store applies a change only while the row
+still carries the token that the change was computed from. So whoever holds an old token can change nothing:
+
+- an execution that outlived its lease and was overtaken cannot commit, extend or release;
+- a schedule that was replaced, or removed and registered again, refuses the result of the old one. A counter as a
+  fence would start again there and let it through;
+- `extend` keeps the token, because an extension whose reply never arrived must not cut its own execution off.
+
+Knows: `Row` and integers. Must not know: clocks, randomness, stores, triggers. `now`, instants and tokens are
+arguments. Every instant is in microseconds since the epoch, UTC.
+
+Source: the fence is that of Kleppmann, "How to do distributed locking"; the state machine is pyncette's.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """One schedule as it is stored. A named tuple and no dataclass, since one is built per claim and per commit.
+
+    Attributes:
+        key: The unique name of the schedule.
+        task: The definition it belongs to; claims ask by it.
+        due_at: When its next occurrence is due.
+        claimable_at: The later of `due_at` and the end of its lease or of its wait for another attempt.
+        token: The fence.
+        spec: JSON of a dynamic schedule (trigger, arguments, overrides); "" for a static one.
+        state: JSON that the rules keep for themselves, see `State`; "" when there is nothing to keep.
+    """
+
+    key: str
+    task: str
+    due_at: int
+    claimable_at: int
+    token: str
+    spec: str
+    state: str
+
+
+class Change(NamedTuple):
+    """One guarded write.
+
+    Attributes:
+        key: The schedule to change.
+        expected: The token it must carry for the change to apply; None means that it must not exist.
+        row: What it becomes; None deletes it.
+    """
+
+    key: str
+    expected: str | None
+    row: Row | None
+
+
+class State(NamedTuple):
+    """What the rules remember of a schedule between its executions.
+
+    Attributes:
+        fingerprint: The trigger of a static schedule as it was when the row was written; "" for a dynamic one.
+        last: The last occurrence that was settled, or when the schedule was registered; 0 for a dynamic one.
+        retry_at: Until when a released schedule waits for its next attempt; 0 when it does not. It tells such a wait
+            from a lease, which looks the same from the outside.
+    """
+
+    fingerprint: str = ""
+    last: int = 0
+    retry_at: int = 0
+
+
+def encode_state(state: State) -> str:
+    """Returns the state as it is stored; the empty state is the empty string."""
+    fields = {name: value for name, value in zip(State._fields, state, strict=True) if value}
+    return json.dumps(fields, separators=(",", ":")) if fields else ""
+
+
+def decode_state(text: str) -> State:
+    """Returns the state that was stored; fields of later versions are ignored.
+
+    Raises:
+        ValueError: The text is not such a state: it was damaged.
+    """
+    if text == "":
+        return State()
+    fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise ValueError("the state is not a JSON object")
+    known = {name: fields[name] for name in State._fields if name in fields}
+    state = State(**known)
+    if type(state.fingerprint) is not str or type(state.last) is not int or type(state.retry_at) is not int:
+        raise ValueError("a field of the state has the wrong type")
+    return state
+
+
+def new_token(now: int, random_bits: int) -> str:
+    """Returns a fence token: it sorts by time, and 64 random bits keep those of one microsecond apart."""
+    return f"{max(now, 0):014x}{random_bits:016x}"
+
+
+def register(key: str, task: str, due_at: int, token: str, *, spec: str = "", state: str = "") -> Row:
+    """Returns the row of a schedule that nobody holds, due at `due_at`."""
+    return Row(key, task, due_at, due_at, token, spec, state)
+
+
+def replace_spec(row: Row, spec: str, token: str) -> Row:
+    """Returns the row with other arguments; its next run stays where it was."""
+    return row._replace(spec=spec, token=token)
+
+
+def is_claimable(row: Row, now: int) -> bool:
+    """Tells whether a claim at `now` may take the row: its occurrence is due, and no lease or wait is left."""
+    return row.claimable_at <= now
+
+
+def claim(row: Row, until: int, token: str) -> Row:
+    """Returns the row under a lease that ends at `until`."""
+    return row._replace(claimable_at=until, token=token)
+
+
+def extend(row: Row, until: int) -> Row:
+    """Returns the row with its lease ending at `until`; the token stays.
+
+    The caller may hold a lease that has ended: while nobody else claimed it, the token still matches and the extension
+    applies; once somebody did, the store refuses it.
+    """
+    return row._replace(claimable_at=until)
+
+
+def commit(row: Row, next_due: int | None, token: str) -> Change:
+    """Returns the change that settles the occurrence: due again at `next_due`, or gone when that is None."""
+    if next_due is None:
+        return Change(row.key, row.token, None)
+    state = row.state
+    if state:
+        remembered = decode_state(state)
+        last = row.due_at if remembered.fingerprint else 0
+        state = encode_state(State(remembered.fingerprint, last))
+    return Change(row.key, row.token, Row(row.key, row.task, next_due, next_due, token, row.spec, state))
+
+
+def release(row: Row, at: int, token: str) -> Change:
+    """Returns the change that gives the occurrence back unsettled, to be claimed from `at` on by anybody."""
+    at = max(at, row.due_at)
+    state = row.state
+    waits = at > row.due_at
+    if state or waits:
+        state = encode_state(decode_state(state)._replace(retry_at=at if waits else 0))
+    return Change(row.key, row.token, row._replace(claimable_at=at, token=token, state=state))
+
+
+def give_back(row: Row, written: Change, token: str) -> Change:
+    """Returns the change that undoes `written`, the start of an execution whose body never ran.
+
+    Args:
+        row: The row as it was claimed.
+        written: The change that was applied to it since.
+        token: The new fence.
+    """
+    expected = None if written.row is None else written.row.token
+    return Change(row.key, expected, row._replace(claimable_at=row.due_at, token=token))
+
+
+def set_aside(row: Row, until: int, token: str) -> Change:
+    """Returns the change that keeps a damaged row out of the way until `until`, otherwise as it is."""
+    return Change(row.key, row.token, row._replace(claimable_at=max(until, row.due_at), token=token))
+
+
+def locked_until(row: Row, now: int) -> int | None:
+    """Returns when the lease of the row ends, or None if nobody holds it at `now`.
+
+    1. Claimable now: free, whatever it was before.
+    2. Claimable when it is due: free, not due yet.
+    3. Claimable when its wait for another attempt ends: free.
+    4. Anything else is a lease.
+    """
+    if row.claimable_at <= now or row.claimable_at == row.due_at:
+        return None
+    try:
+        waits_until = decode_state(row.state).retry_at
+    except (ValueError, TypeError):
+        waits_until = 0
+    return None if row.claimable_at == waits_until else row.claimable_at

@@ -1,0 +1,229 @@
+"""Schedules coming and going: each is a read, a rule, and one guarded write, repeated when somebody else was faster.
+
+Knows: tasks, the lease rules, a repository. Must not know: the loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from anyscheduler import lease, trigger
+from anyscheduler.clock import check_instant, clamp, from_micros
+from anyscheduler.errors import ConfigurationError, TaskLockedError
+from anyscheduler.lease import Change, Row, State
+from anyscheduler.task import Task, dump_spec, fingerprint, load_spec, placeholder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime
+
+    from anyscheduler.repository import Repository
+
+logger = logging.getLogger(__name__)
+
+_MOST_NAMED = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskState:
+    """A schedule as it is stored at the moment.
+
+    Attributes:
+        task: The task or instance, with its schedule and arguments as they are stored.
+        scheduled_at: When its next occurrence is due (or the one that is being executed): aware, in the zone of the
+            task, or in UTC if it has none.
+        locked_until: When the lease ends: aware, in the same zone; None if nobody executes it.
+        locked_by: The fencing token of that lease, which that execution sees as `context.fence`; None as above.
+        error: Why the stored row cannot be executed, None if it can. `task` is then a stand-in with a name only.
+    """
+
+    task: Task
+    scheduled_at: datetime
+    locked_until: datetime | None
+    locked_by: str | None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListTasksResponse:
+    """One page of the instances of a dynamic task.
+
+    Attributes:
+        tasks: The instances of this page, ordered by name (by code point).
+        continuation_token: What to pass to `list_tasks` for the next page; None when this is the last one.
+    """
+
+    tasks: list[TaskState]
+    continuation_token: str | None
+
+
+class Registry:
+    """The schedules in one store, as one app reads and changes them."""
+
+    def __init__(self, repository: Repository, now: Callable[[], int]) -> None:
+        self._repository = repository
+        self._now = now
+
+    async def register(self, template: Task, task: Task, *, force: bool) -> Row:
+        """Stores an instance of `template`, and returns its row.
+
+        1. Not there yet: due for the first time.
+        2. `force`: replaced as a whole, due for the first time; a running execution's result will be refused.
+        3. Being executed: refused.
+        4. There with the same trigger: the arguments and options are replaced, the next run stays.
+        5. There with another trigger, or damaged: replaced as a whole.
+
+        Raises:
+            TaskLockedError: Case 3.
+            ConfigurationError: Its schedule has no occurrence left.
+        """
+        spec = dump_spec(template, task)
+        while True:
+            stored = (await self._repository.read([task.key])).get(task.key)
+            if stored is not None and not force:
+                self._refuse_locked(task, stored)
+                row = self._same_trigger(task, template, stored, spec) or self._first_row(task, template.name, spec)
+            else:
+                row = self._first_row(task, template.name, spec)
+            expected = None if stored is None else stored.token
+            if all(await self._repository.write([Change(task.key, expected, row)])):
+                return row
+
+    async def unregister(self, key: str) -> None:
+        """Removes a schedule, executing or not; one that is not there is removed already."""
+        while True:
+            stored = (await self._repository.read([key])).get(key)
+            if stored is None or all(await self._repository.write([Change(key, stored.token, None)])):
+                return
+
+    async def state(self, owner: Task, key: str) -> TaskState | None:
+        """Returns the stored state of a static task, or of an instance of a dynamic one; None if it is not stored."""
+        stored = (await self._repository.read([key])).get(key)
+        return None if stored is None else self._state_of(owner, stored)
+
+    async def states(self, template: Task, limit: int, after: str | None) -> ListTasksResponse:
+        """Returns up to `limit` instances of a dynamic task behind the key `after`, or the first ones for None."""
+        rows = await self._repository.list(template.name, after or "", limit + 1)
+        page = rows[:limit]
+        return ListTasksResponse(
+            tasks=[self._state_of(template, row) for row in page],
+            continuation_token=page[-1].key if len(rows) > limit else None,
+        )
+
+    async def sync_static(self, tasks: Sequence[Task]) -> dict[str, int]:
+        """Brings the static tasks of the code into the store, and returns when each is next due, by name.
+
+        1. Not there yet: due for the first time; one whose schedule has ended is not stored, and logged.
+        2. There with the same trigger: left as it is.
+        3. There with another trigger: the next run is counted anew from the last one. If it is being executed, by a
+           process that runs the code of before, the lease is respected, and the result then refused.
+        4. Damaged: left as it is.
+        """
+        due: dict[str, int] = {}
+        pending = {task.key: task for task in tasks}
+        while pending:
+            stored = await self._repository.read(list(pending))
+            changes: list[Change] = []
+            for key, task in pending.items():
+                row = stored.get(key)
+                change = self._first_change(task) if row is None else self._changed_schedule(task, row)
+                if change is not None:
+                    changes.append(change)
+                elif row is not None:
+                    due[task.name] = row.due_at
+            applied = await self._repository.write(changes) if changes else []
+            for change, applies in zip(changes, applied, strict=True):
+                if applies and change.row is not None:
+                    due[pending[change.key].name] = change.row.due_at
+            pending = {
+                change.key: pending[change.key] for change, applies in zip(changes, applied, strict=True) if not applies
+            }
+        return due
+
+    async def report_unknown(self, known: Iterable[str]) -> None:
+        """Logs one warning with the tasks that are in the store and not in the code; they are left untouched."""
+        unknown = sorted(set(await self._repository.tasks()) - set(known))
+        if unknown:
+            more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
+            logger.warning(
+                "the store has schedules of tasks that this app does not define; they are left untouched: %s%s",
+                ", ".join(unknown[:_MOST_NAMED]),
+                more,
+            )
+
+    def _refuse_locked(self, task: Task, stored: Row) -> None:
+        until = lease.locked_until(stored, self._now())
+        if until is not None:
+            raise TaskLockedError(str(task), from_micros(until))
+
+    def _same_trigger(self, task: Task, template: Task, stored: Row, spec: str) -> Row | None:
+        try:
+            before = load_spec(template, stored.key, stored.spec)
+            lease.decode_state(stored.state)
+        except Exception:  # noqa: BLE001  # a damaged row is healed by registering it anew
+            return None
+        return lease.replace_spec(stored, spec, self._token()) if before.trigger == task.trigger else None
+
+    def _first_row(self, task: Task, task_column: str, spec: str) -> Row:
+        assert task.trigger is not None
+        due = trigger.first_due(task.trigger, self._now())
+        if due is None:
+            raise ConfigurationError(f"task {str(task)!r} is never due again: {trigger.describe(task.trigger)}")
+        return lease.register(task.key, task_column, due, self._token(), spec=spec)
+
+    def _first_change(self, task: Task) -> Change | None:
+        assert task.trigger is not None
+        now = self._now()
+        due = trigger.first_due(task.trigger, now)
+        if due is None:
+            logger.warning("%s: its schedule has ended, it will not run: %s", task, trigger.describe(task.trigger))
+            return None
+        state = lease.encode_state(State(fingerprint(task.trigger), now))
+        return Change(task.key, None, lease.register(task.key, task.name, due, self._token(), state=state))
+
+    def _changed_schedule(self, task: Task, stored: Row) -> Change | None:
+        assert task.trigger is not None
+        try:
+            state = lease.decode_state(stored.state)
+        except (ValueError, TypeError):
+            return None  # The loop reports it whenever it is due.
+        wanted = fingerprint(task.trigger)
+        if state.fingerprint == wanted:
+            return None
+        due = trigger.next_due(task.trigger, state.last, self._now(), fast_forward=False)
+        if due is None:
+            logger.warning("%s: its changed schedule has ended, it will not run: %s", task, task.trigger)
+            return Change(stored.key, stored.token, None)
+        logger.info("%s: the schedule was changed to %s", task, trigger.describe(task.trigger))
+        encoded = lease.encode_state(State(wanted, state.last))
+        row = lease.register(stored.key, task.name, due, self._token(), state=encoded)
+        until = lease.locked_until(stored, self._now())
+        return Change(stored.key, stored.token, row if until is None else lease.extend(row, max(due, until)))
+
+    def _state_of(self, owner: Task, row: Row) -> TaskState:
+        error = None
+        task = owner
+        try:
+            check_instant(row.due_at)
+            if owner.is_static:
+                lease.decode_state(row.state)
+            else:
+                task = load_spec(owner, row.key, row.spec)
+        except Exception as problem:  # noqa: BLE001  # listing shows a damaged row, whatever is wrong with it
+            error = str(problem) or type(problem).__name__
+            if not owner.is_static:
+                task = placeholder(owner, row.key)
+        until = lease.locked_until(row, self._now())
+        return TaskState(
+            task=task,
+            scheduled_at=from_micros(clamp(row.due_at), task.zone),
+            locked_until=None if until is None else from_micros(clamp(until), task.zone),
+            locked_by=None if until is None else row.token,
+            error=error,
+        )
+
+    def _token(self) -> str:
+        return lease.new_token(self._now(), random.getrandbits(64))

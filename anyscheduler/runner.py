@@ -1,0 +1,170 @@
+"""An app as a program: logging, signals, exit codes.
+
+Knows: one app and the process it is alone in. Must not know: what the app does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import warnings
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import anyio
+
+from anyscheduler.errors import AnySchedulerError, ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from anyscheduler.app import Scheduler
+    from anyscheduler.app_context import AppContext
+
+logger = logging.getLogger(__name__)
+
+SUCCESS: Final = 0
+FAILURE: Final = 1
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_PATIENCE_WITH_SIGNALS: Final = 3
+
+
+def configure_logging(level: str | None = None) -> None:
+    """Sends log lines to standard output, at `level`, else at the environment's `LOG_LEVEL`, else at INFO.
+
+    Warnings issued through `warnings` go there too. An application that has configured logging keeps its own.
+
+    Raises:
+        ConfigurationError: There is no such level.
+    """
+    name = (level or os.environ.get("LOG_LEVEL") or "INFO").upper()
+    if name not in logging.getLevelNamesMapping():
+        raise ConfigurationError(f"log level {name!r} is refused: DEBUG, INFO, WARNING, ERROR or CRITICAL")
+    logging.basicConfig(level=name, stream=sys.stdout, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    warnings.formatwarning = _one_line
+    logging.captureWarnings(capture=True)
+
+
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:  # noqa: ARG001  # the name is part of the interface
+    return f"{filename}:{lineno}: {category.__name__}: {message}"
+
+
+def run(app: Scheduler, *, backend: Literal["asyncio", "trio"], use_uvloop: bool = False) -> int:
+    """Runs an app until it is stopped, and returns the exit code.
+
+    0 after a graceful stop; 128 plus the number of the signal after a hard one; 1 after a failure, which is logged.
+    """
+    backend_options: dict[str, Any] = {"use_uvloop": True} if use_uvloop else {}
+    with _Signals.received() as signals:
+        try:
+            code = anyio.run(_serve, app, signals, backend=backend, backend_options=backend_options)
+        except (AnySchedulerError, ImportError) as error:
+            logger.critical("failed: %s", error, exc_info=logger.isEnabledFor(logging.DEBUG))
+            code = FAILURE
+        except BaseException as error:  # the last line of a program that failed says why
+            logger.critical("failed", exc_info=_only(error))
+            code = FAILURE
+    if code not in {SUCCESS, FAILURE}:
+        # A plain function may still run in a thread, and the interpreter would wait for it.
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+async def _serve(app: Scheduler, signals: _Signals) -> int:
+    """Runs the app under the rule of signals.
+
+    1. While the store is opened and the fixtures are set up, the first signal cancels that, and tears down what is up.
+    2. While the app runs, the first one stops it gracefully.
+    3. The second one cancels whatever is going on.
+    4. The third one ends the process; it does not come here.
+    """
+    code = SUCCESS
+    running: AppContext | None = None
+    async with anyio.create_task_group() as group:
+
+        async def obey() -> None:
+            async for count in signals:
+                if count == 1 and running is not None:
+                    logger.info("%s: stopping gracefully; once more to stop hard", signals.name)
+                    running.shutdown()
+                else:
+                    logger.warning("%s: stopping hard", signals.name)
+                    group.cancel_scope.cancel()
+
+        group.start_soon(obey)
+        async with app.create() as app_context:
+            running = app_context
+            await app_context.run()
+            if app_context.stopped_hard:
+                code = signals.exit_code
+        if not group.cancel_scope.cancel_called:
+            group.cancel_scope.cancel()
+            return code
+    return signals.exit_code
+
+
+def _only(error: BaseException) -> BaseException:
+    """Returns what went wrong without the groups of one that task groups wrap it in."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+class _Signals:
+    """Counts SIGINT and SIGTERM, tells the event loop, and ends the process at the third.
+
+    It handles them itself, and not through the event loop: a loop that a body blocks would never see the third one. A
+    byte through a socket wakes the loop, whichever it is.
+    """
+
+    def __init__(self, reader: socket.socket, writer: socket.socket) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._count = 0
+        self._last = signal.SIGINT
+
+    @classmethod
+    @contextmanager
+    def received(cls) -> Iterator[_Signals]:
+        """Installs the handlers, and restores the ones before."""
+        with ExitStack() as stack:
+            reader, writer = (stack.enter_context(end) for end in socket.socketpair())
+            for end in (reader, writer):
+                end.settimeout(0)
+            signals = cls(reader, writer)
+            for number in _SIGNALS:
+                stack.callback(signal.signal, number, signal.signal(number, signals._handle))
+            yield signals
+
+    @property
+    def name(self) -> str:
+        """The signal that came last."""
+        return self._last.name
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a process that this signal has ended."""
+        return 128 + self._last
+
+    def __aiter__(self) -> _Signals:
+        return self
+
+    async def __anext__(self) -> int:
+        await anyio.wait_readable(self._reader)
+        return self._reader.recv(1)[0]
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        self._count += 1
+        self._last = signal.Signals(number)
+        if self._count >= _PATIENCE_WITH_SIGNALS:
+            os.write(2, b"stopped at once\n")
+            os._exit(self.exit_code)
+        self._writer.send(bytes([self._count]))

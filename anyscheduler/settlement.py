@@ -1,0 +1,134 @@
+"""Group commit: what finishes while one write is under way goes with the next one, all together.
+
+Knows: `Change`, repositories that may fail for a while. Must not know: why a change is made.
+
+No timer is involved and no latency added: an idle settler writes at once, a busy one collects meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+import anyio
+
+from anyscheduler.backoff import Backoff
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anyscheduler.lease import Change
+    from anyscheduler.repository import Repository
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 500
+"""Changes per write. Measured on SQLite and PostgreSQL: larger batches gain little, and hold locks for longer."""
+
+
+class Entry(NamedTuple):
+    """A change that waits to be written.
+
+    Attributes:
+        change: The change.
+        worth_until: The end of the lease it settles, in microseconds since the epoch. A write that fails is repeated
+            until then; afterwards somebody else may have the occurrence, and the change is given up.
+        done: Called once with whether the change applied; with None if it was given up.
+    """
+
+    change: Change
+    worth_until: int
+    done: Callable[[bool | None], None]
+
+
+class Settlement:
+    """The queue of changes and the one task that writes them."""
+
+    def __init__(self, repository: Repository, now: Callable[[], int]) -> None:
+        self._repository = repository
+        self._now = now
+        self._queue: deque[Entry] = deque()
+        self._filled = anyio.Event()
+        self._closed = False
+        self.finished = anyio.Event()
+        """Set when `run` has returned."""
+        self._scope = anyio.CancelScope(shield=True)
+        self._backoff = Backoff("writing outcomes")
+
+    def submit(self, entry: Entry) -> None:
+        """Queues a change. Changes to one key are written in the order in which they came."""
+        self._queue.append(entry)
+        self._filled.set()
+
+    async def run(self) -> None:
+        """Writes what is queued until `close` is called and nothing is left; cancelling it has no effect."""
+        with self._scope:
+            while True:
+                await self._filled.wait()
+                while self._queue:
+                    await self._write(self._next_batch())
+                if self._closed:
+                    break
+                self._filled = anyio.Event()
+        self.finished.set()
+
+    def close(self, patience: float = math.inf) -> None:
+        """Lets `run` return once everything queued is written, or after `patience` seconds."""
+        self._closed = True
+        self._filled.set()
+        self._scope.deadline = anyio.current_time() + patience
+
+    def _next_batch(self) -> dict[str, Entry]:
+        batch: dict[str, Entry] = {}
+        later: list[Entry] = []
+        queue = self._queue
+        while queue and len(batch) < _BATCH:
+            entry = queue.popleft()
+            # No store has to say in which order two changes of one key in one statement apply.
+            if batch.setdefault(entry.change.key, entry) is not entry:
+                later.append(entry)
+        queue.extendleft(reversed(later))
+        return batch
+
+    async def _write(self, batch: dict[str, Entry]) -> None:
+        repeated = False
+        while batch:
+            try:
+                applied = await self._repository.write([entry.change for entry in batch.values()])
+                if repeated:
+                    applied = await self._recognise(batch, applied)
+            except Exception as error:  # noqa: BLE001  # whatever a store raises, the outcomes must not be lost with it
+                repeated = True
+                await anyio.sleep(self._backoff.failed(error))
+                batch = self._still_worth_it(batch)
+            else:
+                self._backoff.succeeded()
+                for entry, result in zip(batch.values(), applied, strict=True):
+                    entry.done(result)
+                return
+
+    async def _recognise(self, batch: dict[str, Entry], applied: list[bool]) -> list[bool]:
+        """Corrects a False that only means that an earlier try went through and its reply was lost."""
+        doubtful = [key for (key, result) in zip(batch, applied, strict=True) if not result]
+        if not doubtful:
+            return applied
+        stored = await self._repository.read(doubtful)
+
+        def is_ours(key: str, change: Change) -> bool:
+            return stored.get(key) == change.row
+
+        return [
+            result or is_ours(key, entry.change) for (key, entry), result in zip(batch.items(), applied, strict=True)
+        ]
+
+    def _still_worth_it(self, batch: dict[str, Entry]) -> dict[str, Entry]:
+        now = self._now()
+        kept: dict[str, Entry] = {}
+        for key, entry in batch.items():
+            if entry.worth_until > now:
+                kept[key] = entry
+            else:
+                entry.done(None)
+        return kept

@@ -1,0 +1,274 @@
+"""The store in a SQLite file: shared by any number of processes on one machine.
+
+Knows: `Row`, SQL, the sqlite3 driver. Must not know: leases, triggers.
+
+`_Database` is plain synchronous code, one transaction per method. `SqliteRepository` runs it in a worker thread, one
+call at a time, with a limiter of its own: bodies that fill the default limiter must not be able to starve the store.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+from contextlib import asynccontextmanager, closing, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from anyscheduler import options
+from anyscheduler.errors import ConfigurationError, RepositoryError
+from anyscheduler.lease import Change, Row
+from anyscheduler.repository import Claimed, ClaimRequest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+T = TypeVar("T")
+
+_BUSY_TIMEOUT_SECONDS = 5.0
+_TABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_COLUMNS = ", ".join(Row._fields)
+
+
+class _Database:
+    """One connection to the file, used by one thread at a time."""
+
+    def __init__(self, path: str, table: str) -> None:
+        self._path = path
+        self._create_private(path)
+        # autocommit: every transaction below begins and ends in plain sight. The rows are those of one statement only.
+        self._connection = sqlite3.connect(
+            path, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        self._table = f'"{table}"'
+        try:
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            # In WAL mode NORMAL survives a killed process; a power cut may take back the last commits, as a whole.
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._create_table(table)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int, token: str) -> Claimed:
+        tasks = json.dumps([task for task, _ in requests])
+        # Outside the transaction first: a poll that finds nothing due leaves the write lock to others.
+        earliest = self._earliest(tasks)
+        if earliest is None or earliest > now:
+            return Claimed([], earliest)
+        with self._transaction():
+            # Of each task the oldest rows, as many as the limit at most; then the first of each task before the second
+            # of any. Both steps walk the index on (task, claimable_at), so rows that are not due cost nothing.
+            found = self._connection.execute(
+                f"""
+                SELECT {_COLUMNS}, request FROM (
+                    SELECT {", ".join("stored." + field for field in Row._fields)}, request.key AS request,
+                        row_number() OVER (PARTITION BY request.key ORDER BY stored.claimable_at, stored.key) AS turn
+                    FROM json_each(:tasks) AS request CROSS JOIN {self._table} AS stored
+                    ON stored.rowid IN (
+                        SELECT rowid FROM {self._table} WHERE task = request.value AND claimable_at <= :now
+                        ORDER BY claimable_at, key LIMIT :limit
+                    )
+                ) ORDER BY turn, request LIMIT :limit
+                """,  # noqa: S608  # the name is checked and quoted; the columns are ours
+                {"tasks": tasks, "now": now, "limit": limit},
+            ).fetchall()
+            rows = [
+                Row(key, task, due_at, now + requests[request].lease, token, spec, state)
+                for key, task, due_at, _, _, spec, state, request in found
+            ]
+            self._connection.executemany(
+                f"UPDATE {self._table} SET claimable_at = ?, token = ? WHERE key = ?",  # noqa: S608
+                [(row.claimable_at, token, row.key) for row in rows],
+            )
+            return Claimed(rows, self._earliest(tasks))
+
+    def write(self, changes: Sequence[Change]) -> list[bool]:
+        with self._transaction():
+            # The transaction holds the write lock, so that what is compared here is what is changed below.
+            stored: dict[str, str] = dict(self._select_by_key("key, token", [change.key for change in changes]))
+            applied = [stored.get(change.key) == change.expected for change in changes]
+            effective = [change for change, applies in zip(changes, applied, strict=True) if applies]
+            gone = [(change.key,) for change in effective if change.row is None]
+            new = [change.row for change in effective if change.row is not None and change.expected is None]
+            changed = [change.row for change in effective if change.row is not None and change.expected is not None]
+            self._connection.executemany(f"DELETE FROM {self._table} WHERE key = ?", gone)  # noqa: S608
+            self._connection.executemany(
+                f"INSERT INTO {self._table} ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+                new,
+            )
+            self._connection.executemany(
+                f"UPDATE {self._table} SET due_at = ?, claimable_at = ?, token = ?, spec = ?, state = ? "  # noqa: S608
+                "WHERE key = ?",
+                [(row.due_at, row.claimable_at, row.token, row.spec, row.state, row.key) for row in changed],
+            )
+            return applied
+
+    def read(self, keys: Sequence[str]) -> dict[str, Row]:
+        return {row[0]: Row(*row) for row in self._select_by_key(_COLUMNS, keys)}
+
+    def page(self, task: str, after: str, limit: int) -> list[Row]:
+        found = self._connection.execute(
+            f"SELECT {_COLUMNS} FROM {self._table} WHERE task = ? AND key > ? ORDER BY key LIMIT ?",  # noqa: S608
+            (task, after, limit),
+        )
+        return [Row(*row) for row in found.fetchall()]
+
+    def tasks(self) -> list[str]:
+        # SQLite has no skip scan for DISTINCT; this walks from each value to the next one through the index.
+        found = self._connection.execute(
+            f"""
+            WITH RECURSIVE present(task) AS (
+                SELECT min(task) FROM {self._table}
+                UNION ALL
+                SELECT (SELECT min(task) FROM {self._table} WHERE task > present.task)
+                FROM present WHERE present.task IS NOT NULL
+            ) SELECT task FROM present WHERE task IS NOT NULL
+            """  # noqa: S608
+        )
+        return [task for (task,) in found.fetchall()]
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _earliest(self, tasks: str) -> int | None:
+        (earliest,) = self._connection.execute(
+            f"""
+            SELECT min((SELECT min(claimable_at) FROM {self._table} WHERE task = request.value))
+            FROM json_each(?) AS request
+            """,  # noqa: S608
+            (tasks,),
+        ).fetchone()
+        return None if earliest is None else int(earliest)
+
+    def _select_by_key(self, columns: str, keys: Sequence[str]) -> list[Any]:
+        return self._connection.execute(
+            f"SELECT {columns} FROM {self._table} WHERE key IN (SELECT value FROM json_each(?))",  # noqa: S608
+            (json.dumps(keys),),
+        ).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        # IMMEDIATE: a transaction that reads first and writes later would find its snapshot outdated and fail at once,
+        # without waiting for the busy timeout.
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            # Whatever went wrong, KeyboardInterrupt included, the connection must not stay inside the transaction.
+            # After some errors (a full disk) SQLite has rolled back by itself.
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    @staticmethod
+    def _create_private(path: str) -> None:
+        """Creates the file readable by its owner alone; SQLite gives its companions (-wal, -shm) the same mode."""
+        if path == ":memory:":
+            return
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            reason = error.strerror
+            raise ConfigurationError(f"sqlite_database={options.shown(path)} cannot be opened: {reason}") from error
+
+    def _create_table(self, table: str) -> None:
+        with self._transaction():
+            self._connection.execute(
+                f"""
+                CREATE TABLE IF NOT EXISTS {self._table} (
+                    key TEXT NOT NULL PRIMARY KEY CHECK (typeof(key) = 'text'),
+                    task TEXT NOT NULL CHECK (typeof(task) = 'text'),
+                    due_at INTEGER NOT NULL CHECK (typeof(due_at) = 'integer'),
+                    claimable_at INTEGER NOT NULL CHECK (typeof(claimable_at) = 'integer'),
+                    token TEXT NOT NULL,
+                    spec TEXT NOT NULL,
+                    state TEXT NOT NULL
+                )
+                """
+            )
+            self._connection.execute(
+                f'CREATE INDEX IF NOT EXISTS "{table}_claimable" ON {self._table} (task, claimable_at, key)'
+            )
+            self._connection.execute(f'CREATE INDEX IF NOT EXISTS "{table}_listed" ON {self._table} (task, key)')
+            self._connection.execute(f"SELECT {_COLUMNS} FROM {self._table} LIMIT 0")  # noqa: S608
+
+
+class SqliteRepository:
+    """A `Repository` in a SQLite file."""
+
+    def __init__(self, database: _Database, description: str) -> None:
+        self.description = description
+        self._database = database
+        self._limiter = anyio.CapacityLimiter(1)
+
+    async def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int, token: str) -> Claimed:
+        """See `Repository.claim`."""
+        return await self._call(self._database.claim, requests, limit, now, token)
+
+    async def write(self, changes: Sequence[Change]) -> list[bool]:
+        """See `Repository.write`."""
+        return await self._call(self._database.write, changes)
+
+    async def read(self, keys: Sequence[str]) -> dict[str, Row]:
+        """See `Repository.read`."""
+        return await self._call(self._database.read, keys)
+
+    async def list(self, task: str, after: str, limit: int) -> Sequence[Row]:
+        """See `Repository.list`."""
+        return await self._call(self._database.page, task, after, limit)
+
+    async def tasks(self) -> Sequence[str]:
+        """See `Repository.tasks`."""
+        return await self._call(self._database.tasks)
+
+    async def _call(self, function: Callable[..., T], *args: object) -> T:
+        try:
+            return await anyio.to_thread.run_sync(function, *args, limiter=self._limiter)
+        except sqlite3.Error as error:
+            raise RepositoryError(f"{self.description}: {error}") from error
+
+
+def sqlite_repository(
+    *, sqlite_database: str | os.PathLike[str], sqlite_table_name: str = "anyscheduler"
+) -> AbstractAsyncContextManager[SqliteRepository]:
+    """Returns a context manager that opens a SQLite file as the store, and creates file and table if they are missing.
+
+    Args:
+        sqlite_database: The path of the file, in a directory that exists and that processes may write to; `:memory:`
+            for a database of this context alone. A file that is created is readable by its owner only.
+        sqlite_table_name: The table to use: a letter or an underscore, then letters, digits and underscores, at most
+            63 characters together. Apps that are to share nothing can share a file under different table names.
+
+    Raises:
+        ConfigurationError: The options are malformed (at this call), or the file cannot be used as a database because
+            it is missing its directory, is a directory, is read-only, or is something else (when it is opened).
+    """
+    given: object = sqlite_database
+    path = os.fspath(given) if isinstance(given, str | os.PathLike) else ""
+    if not isinstance(path, str) or not path or "\0" in path:
+        options.refuse("sqlite_database", given, "the path of a file")
+    if _TABLE_NAME.fullmatch(str(sqlite_table_name)) is None:
+        options.refuse("sqlite_table_name", sqlite_table_name, "letters, digits and underscores, at most 63")
+    if sqlite_table_name.lower().startswith("sqlite_"):
+        options.refuse("sqlite_table_name", sqlite_table_name, "not a name that SQLite keeps for itself")
+    return _open(path, sqlite_table_name)
+
+
+@asynccontextmanager
+async def _open(path: str, table: str) -> AsyncIterator[SqliteRepository]:
+    try:
+        database = await anyio.to_thread.run_sync(_Database, path, table)
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise RepositoryError(f"SQLite file {path!r} is locked by another program: {error}") from error
+        raise ConfigurationError(f"sqlite_database={options.shown(path)} cannot be used: {error}") from error
+    except sqlite3.Error as error:
+        raise ConfigurationError(f"sqlite_database={options.shown(path)} cannot be used: {error}") from error
+    with closing(database):
+        yield SqliteRepository(database, f"SQLite file {path!r}, table {table!r}")
