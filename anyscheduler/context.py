@@ -69,7 +69,7 @@ class Context:
 
     @functools.cached_property
     def scheduled_at(self) -> datetime:
-        """When this occurrence was due: aware, in the time zone of the task, or in UTC if it has none."""
+        """The instant at which this occurrence was due, aware, in the time zone of the task, or in UTC if it has none."""
         return from_micros(self._execution.row.due_at, self.task.zone)
 
     @property
@@ -137,24 +137,24 @@ def with_heartbeat(
     options.flag("cancel_on_lease_lost", cancel_on_lease_lost)
 
     def decorate(body: Callable[[Context], Awaitable[None] | None]) -> Callable[[Context], Awaitable[None]]:
+        awaited = is_async(body)
+
         @functools.wraps(body)
         async def beating(context: Context) -> None:
-            cancels = cancel_on_lease_lost and is_async(body)
-            await keep_leased(context, lambda: call_body(body, context), 1 - ratio, cancels=cancels)
+            cancels = cancel_on_lease_lost and awaited
+            await keep_leased(context, lambda: call_body(body, context, awaited=awaited), 1 - ratio, cancels=cancels)
 
         return beating
 
     return decorate
 
 
-async def call_body(
-    body: Callable[[Context], Awaitable[None] | None], context: Context, limiter: anyio.CapacityLimiter | None = None
-) -> None:
+async def call_body(body: Callable[[Context], Awaitable[None] | None], context: Context, *, awaited: bool) -> None:
     """Calls a body: awaits an async one, runs a plain one in a worker thread (abandoned when it is cancelled)."""
-    if is_async(body):
+    if awaited:
         await body(context)  # type: ignore[misc]
         return
-    limiter = limiter or context.app_context.thread_limiter
+    limiter = context.app_context.thread_limiter
     result = await anyio.to_thread.run_sync(body, context, limiter=limiter, abandon_on_cancel=True)
     if inspect.isawaitable(result):
         await result

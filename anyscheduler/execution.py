@@ -14,7 +14,6 @@ import anyio
 
 from anyscheduler.context import Context, call_body, keep_leased
 from anyscheduler.errors import LeaseLostError, MiddlewareError
-from anyscheduler.task import is_async
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -59,10 +58,13 @@ async def execute(context: Context, middlewares: Sequence[Middleware]) -> Outcom
         reached = True
         if task.heartbeat:
             await keep_leased(
-                context, lambda: call_body(task.func, context), _HEARTBEAT_RATIO, cancels=is_async(task.func)
+                context,
+                lambda: call_body(task.func, context, awaited=task.is_async),
+                _HEARTBEAT_RATIO,
+                cancels=task.is_async,
             )
         else:
-            await call_body(task.func, context)
+            await call_body(task.func, context, awaited=task.is_async)
 
     call: Next = body
     for middleware in reversed(middlewares):
@@ -102,7 +104,7 @@ def _outcome_of(error: BaseException, context: Context, *, reached: bool) -> Out
     3. Anything else is a failure: also a cancellation that nobody asked for, SystemExit and KeyboardInterrupt.
     """
     if not isinstance(error, Exception) and is_cancelled():
-        goes_on = reached and not is_async(context.task.func)
+        goes_on = reached and not context.task.is_async
         return Outcome.ABANDONED if goes_on else Outcome.CANCELLED
     if isinstance(error, LeaseLostError):
         return Outcome.LEASE_LOST

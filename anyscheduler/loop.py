@@ -93,18 +93,24 @@ class Loop:
 
         Cancelled, it ends the bodies, releases what they held, and gives the store two seconds to take that.
         """
+        # The caller's own task only waits. A native `asyncio.Task.cancel()` of it knows no shields, and would otherwise
+        # tear a claim in two; here it ends that wait, and the task group passes it on as a cancellation that does.
         with self._hard_stop:
             async with anyio.create_task_group() as service:
                 service.start_soon(self._settlement.run)
-                try:
-                    async with anyio.create_task_group() as bodies:
-                        task_status.started()
-                        await self._poll_until_stopped(bodies)
-                        self._limit_shutdown()
-                    self._settlement.close()
-                    await self._settlement.finished.wait()
-                finally:
-                    self._settlement.close(_HARD_STOP_PATIENCE)
+                await service.start(self._serve)
+                task_status.started()
+
+    async def _serve(self, *, task_status: TaskStatus[None]) -> None:
+        try:
+            async with anyio.create_task_group() as bodies:
+                task_status.started()
+                await self._poll_until_stopped(bodies)
+                self._limit_shutdown()
+            self._settlement.close()
+            await self._settlement.finished.wait()
+        finally:
+            self._settlement.close(_HARD_STOP_PATIENCE)
 
     def _limit_shutdown(self) -> None:
         if self._running:

@@ -91,7 +91,7 @@ class Repository(Protocol):
 
 
 RepositoryFactory: TypeAlias = Callable[..., AbstractAsyncContextManager[Repository]]
-"""Opens a store: called with its own options by keyword, it returns a context manager around a `Repository`.
+"""Opens a store. Called with its own options by keyword, it returns a context manager around a `Repository`.
 
 The call itself validates the options (`ConfigurationError`) and opens nothing; entering the context manager does. The
 scheduler finds out which options exist from the factory's signature.

@@ -50,8 +50,12 @@ def configure_logging(level: str | None = None) -> None:
 
 
 def _one_line(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:  # noqa: ARG001  # the name is part of the interface
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,  # noqa: ARG001  # the name is part of the interface
+) -> str:
     return f"{filename}:{lineno}: {category.__name__}: {message}"
 
 

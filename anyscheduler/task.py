@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from anyscheduler import arguments, options, trigger, zones
-from anyscheduler.clock import duration_micros, from_micros
+from anyscheduler.clock import check_instant, duration_micros, from_micros
 from anyscheduler.errors import ConfigurationError
 from anyscheduler.trigger import CronTrigger, IntervalTrigger, OnceTrigger, Trigger
 
@@ -82,6 +82,7 @@ class Task:
         heartbeat: Whether the lease is extended for as long as the body runs.
         extra_args: The arguments; a body reads its own copy from `context.args`.
         enabled: Whether this app runs it. A disabled task stays in the store as it is.
+        is_async: Whether the body is awaited; a plain function is run in a worker thread.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Task:
     heartbeat: bool = False
     extra_args: dict[str, Any]
     enabled: bool = True
+    is_async: bool
 
     def __call__(self, context: Any) -> Awaitable[None] | None:
         """Calls the body itself, without lease or middlewares; meant for its unit tests."""
@@ -178,6 +180,7 @@ def define(func: object, given: dict[str, Any], *, dynamic: bool, size_limit: in
         name=name,
         func=body,  # type: ignore[arg-type]  # _check_body has seen that it is callable
         dynamic=dynamic,
+        is_async=is_async(body),
         extra_args=arguments.check({key: given[key] for key in given if key not in TASK_OPTIONS}, size_limit),
         enabled=options.flag("enabled", given.get("enabled", True)),
         **_guarantees(given),
@@ -276,6 +279,7 @@ def _instance_of(template: Task, name: str, own_args: dict[str, Any], guarantees
     instance = Task(
         name=name,
         func=template.func,
+        is_async=template.is_async,
         parent_task=template,
         fast_forward=template.fast_forward,
         failure_mode=template.failure_mode,
@@ -342,6 +346,7 @@ def _load_trigger(spec: Mapping[str, Any], key: str) -> Trigger:
         case {"interval": int(microseconds)}:
             return trigger.interval(timedelta(microseconds=microseconds))
         case {"execute_at": int(at)}:
+            check_instant(at)
             return OnceTrigger(at)
         case _:
             raise ValueError("the spec holds no schedule, interval or execute_at that can be read")
