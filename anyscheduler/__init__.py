@@ -6,7 +6,8 @@ the guarantee that its task asks for. The same engine on asyncio and on trio.
 
 from anyscheduler.app import Scheduler
 from anyscheduler.app_context import AppContext
-from anyscheduler.context import Context, with_heartbeat
+from anyscheduler.body import with_heartbeat
+from anyscheduler.context import Context
 from anyscheduler.errors import (
     AnySchedulerError,
     ConfigurationError,

@@ -6,17 +6,11 @@ Knows: the execution it belongs to. Must not know: stores, the loop.
 from __future__ import annotations
 
 import functools
-import inspect
-import logging
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
 from anyscheduler import options
 from anyscheduler.clock import from_micros
-from anyscheduler.errors import LeaseLostError, RepositoryError
-from anyscheduler.task import ExecutionMode, Task, is_async
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,8 +18,7 @@ if TYPE_CHECKING:
 
     from anyscheduler.app_context import AppContext
     from anyscheduler.lease import Row
-
-logger = logging.getLogger(__name__)
+    from anyscheduler.task import Task
 
 
 class Execution:
@@ -69,7 +62,7 @@ class Context:
 
     @functools.cached_property
     def scheduled_at(self) -> datetime:
-        """The instant at which this occurrence was due, aware, in the time zone of the task, or in UTC if it has none."""
+        """When this occurrence was due, as an aware datetime in the time zone of the task, else in UTC."""
         return from_micros(self._execution.row.due_at, self.task.zone)
 
     @property
@@ -117,89 +110,3 @@ def check_attribute_name(option: str, name: object, taken: object) -> str:
     if name in taken:  # type: ignore[operator]
         options.refuse(option, name, "a name that is not taken yet")
     return name
-
-
-def with_heartbeat(
-    lease_remaining_ratio: float = 0.5,
-    cancel_on_lease_lost: bool = False,  # noqa: FBT002  # the contract's signature
-) -> Callable[[Callable[[Context], Awaitable[None] | None]], Callable[[Context], Awaitable[None]]]:
-    """Decorates a body so that its lease is extended in the background for as long as it runs.
-
-    Args:
-        lease_remaining_ratio: Which part of the lease is left when it is extended, between 0 and 1, both excluded.
-        cancel_on_lease_lost: Whether an async body is cancelled when its lease is lost. A plain function, which runs
-            in a thread, cannot be cancelled.
-
-    Raises:
-        ConfigurationError: The ratio is not between 0 and 1.
-    """
-    ratio = options.fraction("lease_remaining_ratio", lease_remaining_ratio)
-    options.flag("cancel_on_lease_lost", cancel_on_lease_lost)
-
-    def decorate(body: Callable[[Context], Awaitable[None] | None]) -> Callable[[Context], Awaitable[None]]:
-        awaited = is_async(body)
-
-        @functools.wraps(body)
-        async def beating(context: Context) -> None:
-            cancels = cancel_on_lease_lost and awaited
-            await keep_leased(context, lambda: call_body(body, context, awaited=awaited), 1 - ratio, cancels=cancels)
-
-        return beating
-
-    return decorate
-
-
-async def call_body(body: Callable[[Context], Awaitable[None] | None], context: Context, *, awaited: bool) -> None:
-    """Calls a body: awaits an async one, runs a plain one in a worker thread (abandoned when it is cancelled)."""
-    if awaited:
-        await body(context)  # type: ignore[misc]
-        return
-    limiter = context.app_context.thread_limiter
-    result = await anyio.to_thread.run_sync(body, context, limiter=limiter, abandon_on_cancel=True)
-    if inspect.isawaitable(result):
-        await result
-
-
-async def keep_leased(
-    context: Context, body: Callable[[], Awaitable[None]], elapsed_ratio: float, *, cancels: bool
-) -> None:
-    """Runs `body` and extends the lease each time `elapsed_ratio` of it has passed.
-
-    Raises:
-        LeaseLostError: The lease was lost and `cancels` was asked for; the body was cancelled.
-    """
-    if context.task.execution_mode is ExecutionMode.AT_MOST_ONCE:
-        await body()
-        return
-    period = context.task.lease_duration.total_seconds() * elapsed_ratio
-    failure: BaseException | None = None
-    lost = False
-
-    async def beat() -> None:
-        nonlocal lost
-        while True:
-            await anyio.sleep(period)
-            try:
-                await context.heartbeat()
-            except LeaseLostError:
-                logger.warning("%s: the lease was lost while it runs; its result will not be recorded", context.task)
-                if cancels:
-                    lost = True
-                    group.cancel_scope.cancel()
-                return
-            except RepositoryError as error:
-                logger.warning("%s: the lease could not be extended yet: %s", context.task, error)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(beat)
-        try:
-            await body()
-        except anyio.get_cancelled_exc_class():
-            raise
-        except BaseException as error:  # noqa: BLE001  # raised again below, outside the group that would wrap it
-            failure = error
-        group.cancel_scope.cancel()
-    if lost:
-        raise LeaseLostError(str(context.task))
-    if failure is not None:
-        raise failure

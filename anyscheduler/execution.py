@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 
-from anyscheduler.context import Context, call_body, keep_leased
+from anyscheduler.body import call_body, keep_leased
 from anyscheduler.errors import LeaseLostError, MiddlewareError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+
+    from anyscheduler.context import Context
 
     Next: TypeAlias = Callable[[], Awaitable[None]]
     Middleware: TypeAlias = Callable[[Context, Next], Awaitable[None]]
