@@ -18,6 +18,7 @@ from anyscheduler.errors import ConfigurationError, RepositoryError, TaskNotFoun
 from anyscheduler.loop import Loop
 from anyscheduler.registry import ListTasksResponse, Registry, TaskState
 from anyscheduler.task import Task, instance_key, instantiate
+from anyscheduler.tokens import TokenSource
 
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus
@@ -43,7 +44,8 @@ class AppContext:
         self._repository = repository
         self._now = micros_reader(clock)
         self._args_size_limit = args_size_limit
-        self._registry = Registry(repository, self._now)
+        self._new_token = TokenSource(self._now)
+        self._registry = Registry(repository, self._now, self._new_token)
         self._shared: dict[str, Any] = {}
         self._loop: Loop | None = None
         self._stopping = False
@@ -69,7 +71,14 @@ class AppContext:
         if self._loop is not None:
             raise RuntimeError("run() was called while it is running already")
         tasks = self._plan.enabled()
-        self._loop = loop = Loop(self._plan, tasks, self._repository, self._now, self._make_context)
+        self._loop = loop = Loop(
+            self._plan,
+            tasks,
+            self._repository,
+            now=self._now,
+            new_token=self._new_token,
+            make_context=self._make_context,
+        )
         try:
             await self._register_static(tasks)
             if self._stopping:

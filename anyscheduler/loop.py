@@ -9,7 +9,6 @@ its own exception domain: a damaged one is set aside, and no other row is later 
 from __future__ import annotations
 
 import logging
-import random
 from collections import deque
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, assert_never
@@ -36,11 +35,15 @@ if TYPE_CHECKING:
     from anyscheduler.lease import Change, Row
     from anyscheduler.plan import Plan
     from anyscheduler.repository import Repository
+    from anyscheduler.tokens import TokenSource
 
 logger = logging.getLogger(__name__)
 
 _SET_ASIDE: Final = 60_000_000
 """For how many microseconds a damaged row is kept out of the way, and so how often it is reported."""
+
+_JUMP_GRACE: Final = 5_000_000
+"""For how many microseconds at most nothing is claimed after the clock was set ahead."""
 
 _HARD_STOP_PATIENCE: Final = 2.0
 """How many seconds a hard stop gives the store to take the releases."""
@@ -54,12 +57,15 @@ class Loop:
         plan: Plan,
         tasks: dict[str, Task],
         repository: Repository,
+        *,
         now: Callable[[], int],
+        new_token: TokenSource,
         make_context: Callable[[Execution], Context],
     ) -> None:
         self._plan = plan
         self._repository = repository
         self._now = now
+        self._token = new_token
         self._make_context = make_context
         self._tasks = tasks
         self._static = {static_key(task.name): task for task in tasks.values() if not task.dynamic}
@@ -121,7 +127,9 @@ class Loop:
     async def _poll_until_stopped(self, bodies: TaskGroup) -> None:
         while not self._stopping:
             try:
-                if not await self._clock_was_set_ahead() and await self._poll(bodies):
+                if await self._clock_was_set_ahead():
+                    self._alarm.set_for(self._now() + _JUMP_GRACE)
+                elif await self._poll(bodies):
                     await anyio.lowlevel.checkpoint()
                     continue
             except Exception as error:  # noqa: BLE001  # a store that fails is waited for, whatever it raises
@@ -341,14 +349,11 @@ class Loop:
         if change.row is not None:
             self._alarm.set_for(change.row.claimable_at)
 
-    def _token(self) -> str:
-        return lease.new_token(self._now(), random.getrandbits(64))
-
     async def _clock_was_set_ahead(self) -> bool:
         """Notices a wall clock that was set; extends what runs here if it was set ahead, and then returns True.
 
-        Set ahead, every lease seems to have ended. So each process extends its own before it claims anything, and by
-        waiting one poll interval gives the others on this machine the time to do the same.
+        Set ahead, every lease seems to have ended. So each process extends its own before it claims anything, and then
+        waits, for one poll interval and five seconds at most, so that the others on this machine can do the same.
         """
         jump = self._clock_watch.jump()
         if not jump:

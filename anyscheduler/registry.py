@@ -6,7 +6,6 @@ Knows: tasks, the lease rules, a repository. Must not know: the loop.
 from __future__ import annotations
 
 import logging
-import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from anyscheduler.repository import Repository
+    from anyscheduler.tokens import TokenSource
 
 logger = logging.getLogger(__name__)
 
@@ -63,9 +63,10 @@ class ListTasksResponse:
 class Registry:
     """The schedules in one store, as one app reads and changes them."""
 
-    def __init__(self, repository: Repository, now: Callable[[], int]) -> None:
+    def __init__(self, repository: Repository, now: Callable[[], int], new_token: TokenSource) -> None:
         self._repository = repository
         self._now = now
+        self._token = new_token
 
     async def register(self, template: Task, task: Task, *, force: bool) -> Row:
         """Stores an instance of `template`, and returns its row.
@@ -224,6 +225,3 @@ class Registry:
             locked_by=None if until is None else row.token,
             error=error,
         )
-
-    def _token(self) -> str:
-        return lease.new_token(self._now(), random.getrandbits(64))

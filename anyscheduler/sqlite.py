@@ -44,6 +44,8 @@ class _Database:
         self._connection = sqlite3.connect(
             path, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
         )
+        # A damaged text must come out as something: raising would fail the claim of every other row with it.
+        self._connection.text_factory = lambda text: text.decode(errors="replace")
         self._table = f'"{table}"'
         try:
             self._connection.execute("PRAGMA journal_mode = WAL")
@@ -65,8 +67,9 @@ class _Database:
             # of any. Both steps walk the index on (task, claimable_at), so rows that are not due cost nothing.
             found = self._connection.execute(
                 f"""
-                SELECT {_COLUMNS}, request FROM (
-                    SELECT {", ".join("stored." + field for field in Row._fields)}, request.key AS request,
+                SELECT {_COLUMNS}, request, id FROM (
+                    SELECT {", ".join("stored." + field for field in Row._fields)},
+                        request.key AS request, stored.rowid AS id,
                         row_number() OVER (PARTITION BY request.key ORDER BY stored.claimable_at, stored.key) AS turn
                     FROM json_each(:tasks) AS request CROSS JOIN {self._table} AS stored
                     ON stored.rowid IN (
@@ -79,11 +82,11 @@ class _Database:
             ).fetchall()
             rows = [
                 Row(key, task, due_at, now + requests[request].lease, token, spec, state)
-                for key, task, due_at, _, _, spec, state, request in found
+                for key, task, due_at, _, _, spec, state, request, _ in found
             ]
             self._connection.executemany(
-                f"UPDATE {self._table} SET claimable_at = ?, token = ? WHERE key = ?",  # noqa: S608
-                [(row.claimable_at, token, row.key) for row in rows],
+                f"UPDATE {self._table} SET claimable_at = ?, token = ? WHERE rowid = ?",  # noqa: S608
+                [(row.claimable_at, token, record[-1]) for row, record in zip(rows, found, strict=True)],
             )
             return Claimed(rows, self._earliest(tasks))
 
@@ -186,9 +189,9 @@ class _Database:
                     task TEXT NOT NULL CHECK (typeof(task) = 'text'),
                     due_at INTEGER NOT NULL CHECK (typeof(due_at) = 'integer'),
                     claimable_at INTEGER NOT NULL CHECK (typeof(claimable_at) = 'integer'),
-                    token TEXT NOT NULL,
-                    spec TEXT NOT NULL,
-                    state TEXT NOT NULL
+                    token TEXT NOT NULL CHECK (typeof(token) = 'text'),
+                    spec TEXT NOT NULL CHECK (typeof(spec) = 'text'),
+                    state TEXT NOT NULL CHECK (typeof(state) = 'text')
                 )
                 """
             )
@@ -253,7 +256,8 @@ def sqlite_repository(
     path = os.fspath(given) if isinstance(given, str | os.PathLike) else ""
     if not isinstance(path, str) or not path or "\0" in path:
         options.refuse("sqlite_database", given, "the path of a file")
-    if _TABLE_NAME.fullmatch(str(sqlite_table_name)) is None:
+    name: object = sqlite_table_name
+    if not isinstance(name, str) or _TABLE_NAME.fullmatch(name) is None:
         options.refuse("sqlite_table_name", sqlite_table_name, "letters, digits and underscores, at most 63")
     if sqlite_table_name.lower().startswith("sqlite_"):
         options.refuse("sqlite_table_name", sqlite_table_name, "not a name that SQLite keeps for itself")
