@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sqlite3
+import time
 from contextlib import asynccontextmanager, closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -48,7 +49,7 @@ class _Database:
         self._connection.text_factory = lambda text: text.decode(errors="replace")
         self._table = f'"{table}"'
         try:
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._use_wal()
             # In WAL mode NORMAL survives a killed process; a power cut may take back the last commits, as a whole.
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._create_table(table)
@@ -179,6 +180,20 @@ class _Database:
         except OSError as error:
             reason = error.strerror
             raise ConfigurationError(f"sqlite_database={options.shown(path)} cannot be opened: {reason}") from error
+
+    def _use_wal(self) -> None:
+        # Several processes that open a new file at once would all switch its mode, which SQLite answers to all but one
+        # with "locked", at once and without the busy timeout.
+        give_up_at = time.monotonic() + _BUSY_TIMEOUT_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > give_up_at:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
 
     def _create_table(self, table: str) -> None:
         with self._transaction():
