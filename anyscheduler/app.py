@@ -71,6 +71,7 @@ class Scheduler:
         **store_options: Any,
     ) -> None:
         if repository_factory is None:
+            options.refuse_slips(store_options, inspect.signature(sqlite_repository).parameters)
             repository_factory = sqlite_repository if "sqlite_database" in store_options else memory_repository
         _check_callable("clock", clock, "a callable that returns an aware datetime")
         self._poll_interval = options.duration("poll_interval", poll_interval, _LEAST_INTERVAL, _MOST_POLL_INTERVAL)

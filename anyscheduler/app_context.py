@@ -62,7 +62,8 @@ class AppContext:
         task_group.start(app_context.run)`, which returns when the static tasks are registered and polling has begun.
 
         After `shutdown` it returns when what is running has finished and is settled. Cancelled, it ends the bodies and
-        releases what they held. Either way no lease is left behind in the store.
+        releases what they held. Two leases are left to end by themselves: that of an execution that failed under
+        `FailureMode.NONE`, and that of a plain function which goes on in its thread after a cancellation.
 
         Raises:
             RuntimeError: It is running already, or the context is closed.
@@ -245,7 +246,7 @@ class AppContext:
                 return
 
     def _announce(self, tasks: dict[str, Task], due: dict[str, int]) -> None:
-        logger.info("running %d tasks on %s", len(tasks), self._repository.description)
+        logger.info("running %s on %s", options.counted(len(tasks), "task"), self._repository.description)
         for task in list(tasks.values())[:_MOST_ANNOUNCED]:
             if task.dynamic:
                 logger.info("task %s: dynamic, its instances are in the store", task)
@@ -254,4 +255,4 @@ class AppContext:
                 next_due = from_micros(due[task.name], task.zone).isoformat(sep=" ", timespec="seconds")
                 logger.info("task %s: %s, next due %s", task, trigger.describe(task.trigger), next_due)
         if len(tasks) > _MOST_ANNOUNCED:
-            logger.info("and %d more tasks", len(tasks) - _MOST_ANNOUNCED)
+            logger.info("and %s more", options.counted(len(tasks) - _MOST_ANNOUNCED, "task"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from anyscheduler.errors import ConfigurationError
 from anyscheduler.options import shown
@@ -28,42 +28,53 @@ def check(arguments: dict[str, Any], size_limit: int = DEFAULT_SIZE_LIMIT) -> di
     """
     if not arguments:
         return {}
-    _check_value(arguments, "args", 0)
+    _Walk(size_limit).check(arguments, "args", 0)
     try:
         text = json.dumps(arguments, allow_nan=False)
     except ValueError as error:  # An int with more digits than Python converts.
         raise ConfigurationError(f"args cannot be stored as JSON: {error}") from error
     if len(text) > size_limit:
-        raise ConfigurationError(
-            f"args take {len(text)} bytes as JSON, and {size_limit} are allowed; "
-            "store large data elsewhere and pass its name, or raise args_size_limit= of the Scheduler"
-        )
+        _refuse_size(size_limit)
     copied: dict[str, Any] = json.loads(text)
     return copied
 
 
-def _check_value(value: object, path: str, depth: int) -> None:
-    if depth > _DEPTH_LIMIT:
-        raise ConfigurationError(f"{path[:80]}... is nested deeper than {_DEPTH_LIMIT}, or contains itself")
-    match value:
-        case None | bool() | int():
-            return
-        case str():
-            _check_text(value, path)
-        case float():
-            if not math.isfinite(value):
-                _refuse(value, path, "JSON has no such number")
-        case list():
-            for index, item in enumerate(value):
-                _check_value(item, f"{path}[{index}]", depth + 1)
-        case dict():
-            for key, item in value.items():
-                if not isinstance(key, str):
-                    _refuse(key, f"a key of {path}", "a key must be a string")
-                _check_text(key, f"a key of {path}")
-                _check_value(item, f"{path}[{shown(key)}]", depth + 1)
-        case _:
-            _refuse(value, path, f"a {type(value).__name__} would not come back equal from JSON")
+class _Walk:
+    """One walk through the arguments.
+
+    It counts the values, each of which takes a byte at least, and so ends early where one list that stands in many
+    places would be walked through again and again.
+    """
+
+    def __init__(self, size_limit: int) -> None:
+        self._size_limit = size_limit
+        self._left = size_limit
+
+    def check(self, value: object, path: str, depth: int) -> None:
+        if depth > _DEPTH_LIMIT:
+            raise ConfigurationError(f"{path[:80]}... is nested deeper than {_DEPTH_LIMIT}, or contains itself")
+        self._left -= 1
+        if self._left < 0:
+            _refuse_size(self._size_limit)
+        match value:
+            case None | bool() | int():
+                return
+            case str():
+                _check_text(value, path)
+            case float():
+                if not math.isfinite(value):
+                    _refuse(value, path, "JSON has no such number")
+            case list():
+                for index, item in enumerate(value):
+                    self.check(item, f"{path}[{index}]", depth + 1)
+            case dict():
+                for key, item in value.items():
+                    if not isinstance(key, str):
+                        _refuse(key, f"a key of {path}", "a key must be a string")
+                    _check_text(key, f"a key of {path}")
+                    self.check(item, f"{path}[{shown(key)}]", depth + 1)
+            case _:
+                _refuse(value, path, f"a {type(value).__name__} would not come back equal from JSON")
 
 
 def _check_text(text: str, path: str) -> None:
@@ -73,5 +84,12 @@ def _check_text(text: str, path: str) -> None:
         _refuse(text, path, "a string must not contain a lone surrogate")
 
 
-def _refuse(value: object, path: str, reason: str) -> None:
+def _refuse_size(size_limit: int) -> NoReturn:
+    raise ConfigurationError(
+        f"args take more than {size_limit} bytes as JSON; "
+        "store large data elsewhere and pass its name, or raise args_size_limit= of the Scheduler"
+    )
+
+
+def _refuse(value: object, path: str, reason: str) -> NoReturn:
     raise ConfigurationError(f"{path}={shown(value)} is refused: {reason}")

@@ -23,7 +23,10 @@ Source: the fence is that of Kleppmann, "How to do distributed locking"; the sta
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+_WAITING = ".waiting"
+"""How a token ends that was drawn at a release: until `claimable_at` the row then waits, and nobody holds it."""
 
 
 class Row(NamedTuple):
@@ -68,13 +71,10 @@ class State(NamedTuple):
     Attributes:
         fingerprint: The trigger of a static schedule as it was when the row was written; "" for a dynamic one.
         last: The last occurrence that was settled, or when the schedule was registered; 0 for a dynamic one.
-        retry_at: Until when a released schedule waits for its next attempt; 0 when it does not. It tells such a wait
-            from a lease, which looks the same from the outside.
     """
 
     fingerprint: str = ""
     last: int = 0
-    retry_at: int = 0
 
 
 def encode_state(state: State) -> str:
@@ -91,19 +91,31 @@ def decode_state(text: str) -> State:
     """
     if text == "":
         return State()
-    fields = json.loads(text)
-    if not isinstance(fields, dict):
-        raise ValueError("the state is not a JSON object")
-    known = {name: fields[name] for name in State._fields if name in fields}
-    state = State(**known)
-    if type(state.fingerprint) is not str or type(state.last) is not int or type(state.retry_at) is not int:
+    fields = load_object(text)
+    state = State(**{name: fields[name] for name in State._fields if name in fields})
+    if type(state.fingerprint) is not str or type(state.last) is not int:
         raise ValueError("a field of the state has the wrong type")
     return state
 
 
+def load_object(text: str) -> dict[str, Any]:
+    """Returns a JSON object that was stored.
+
+    Raises:
+        ValueError: The text is none: it was damaged.
+    """
+    try:
+        fields = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    if not isinstance(fields, dict):
+        raise ValueError("it is not a JSON object")
+    return fields
+
+
 def new_token(now: int, random_bits: int) -> str:
     """Returns a fence token: it sorts by time, and 64 random bits keep those of one microsecond apart."""
-    return f"{max(now, 0):014x}{random_bits:016x}"
+    return f"{max(now, 0):015x}{random_bits:016x}"
 
 
 def register(key: str, task: str, due_at: int, token: str, *, spec: str = "", state: str = "") -> Row:
@@ -113,7 +125,7 @@ def register(key: str, task: str, due_at: int, token: str, *, spec: str = "", st
 
 def replace_spec(row: Row, spec: str, token: str) -> Row:
     """Returns the row with other arguments; its next run stays where it was."""
-    return row._replace(spec=spec, token=token)
+    return row._replace(spec=spec, token=token + _WAITING if row.token.endswith(_WAITING) else token)
 
 
 def is_claimable(row: Row, now: int) -> bool:
@@ -148,13 +160,11 @@ def commit(row: Row, next_due: int | None, token: str) -> Change:
 
 
 def release(row: Row, at: int, token: str) -> Change:
-    """Returns the change that gives the occurrence back unsettled, to be claimed from `at` on by anybody."""
-    at = max(at, row.due_at)
-    state = row.state
-    waits = at > row.due_at
-    if state or waits:
-        state = encode_state(decode_state(state)._replace(retry_at=at if waits else 0))
-    return Change(row.key, row.token, row._replace(claimable_at=at, token=token, state=state))
+    """Returns the change that gives the occurrence back unsettled, to be claimed from `at` on by anybody.
+
+    The same serves for a damaged row, which is thereby kept out of the way until `at`, otherwise as it is.
+    """
+    return Change(row.key, row.token, row._replace(claimable_at=max(at, row.due_at), token=token + _WAITING))
 
 
 def give_back(row: Row, written: Change, token: str) -> Change:
@@ -169,23 +179,14 @@ def give_back(row: Row, written: Change, token: str) -> Change:
     return Change(row.key, expected, row._replace(claimable_at=row.due_at, token=token))
 
 
-def set_aside(row: Row, until: int, token: str) -> Change:
-    """Returns the change that keeps a damaged row out of the way until `until`, otherwise as it is."""
-    return Change(row.key, row.token, row._replace(claimable_at=max(until, row.due_at), token=token))
-
-
 def locked_until(row: Row, now: int) -> int | None:
     """Returns when the lease of the row ends, or None if nobody holds it at `now`.
 
     1. Claimable now: free, whatever it was before.
     2. Claimable when it is due: free, not due yet.
-    3. Claimable when its wait for another attempt ends: free.
+    3. Its token says that it waits for another attempt: free.
     4. Anything else is a lease.
     """
-    if row.claimable_at <= now or row.claimable_at == row.due_at:
+    if row.claimable_at <= now or row.claimable_at == row.due_at or row.token.endswith(_WAITING):
         return None
-    try:
-        waits_until = decode_state(row.state).retry_at
-    except (ValueError, TypeError):
-        waits_until = 0
-    return None if row.claimable_at == waits_until else row.claimable_at
+    return row.claimable_at

@@ -23,6 +23,7 @@ from anyscheduler.clock import check_instant
 from anyscheduler.context import Context, Execution
 from anyscheduler.errors import LeaseLostError
 from anyscheduler.execution import Outcome, execute, is_cancelled
+from anyscheduler.options import counted
 from anyscheduler.repository import ClaimRequest
 from anyscheduler.settlement import Entry, Settlement
 from anyscheduler.task import ExecutionMode, FailureMode, Task, load_spec, static_key
@@ -120,7 +121,7 @@ class Loop:
 
     def _limit_shutdown(self) -> None:
         if self._running:
-            logger.info("waiting for %d running executions", len(self._running))
+            logger.info("waiting for %s to end", counted(len(self._running), "running execution"))
         if self._plan.shutdown_timeout is not None:
             self._hard_stop.deadline = anyio.current_time() + self._plan.shutdown_timeout.total_seconds()
 
@@ -188,9 +189,9 @@ class Loop:
 
     def _task_of(self, row: Row) -> Task:
         check_instant(row.due_at)
+        lease.decode_state(row.state)
         task = self._static.get(row.key)
         if task is not None:
-            lease.decode_state(row.state)
             return task
         template = self._tasks[row.task]
         if not template.dynamic:
@@ -224,6 +225,13 @@ class Loop:
             del self._running[execution]
             if self._is_full:
                 self._alarm.set_for(AT_ONCE)
+        try:
+            await anyio.lowlevel.checkpoint()
+        except anyio.get_cancelled_exc_class():
+            # Without this a body that cancels its own asyncio task as the last thing it does would leave that to take
+            # the task group down, and the app with it.
+            if is_cancelled():
+                raise
 
     async def _write_first(self, execution: Execution, change: Change) -> bool:
         """Writes `change` before the body starts; returns whether it may."""
@@ -332,7 +340,7 @@ class Loop:
 
     def _set_aside(self, row: Row, error: Exception) -> None:
         logger.error("%s: set aside for a minute, the stored row cannot be executed: %s", row.key, error)
-        self._submit(lease.set_aside(row, self._now() + _SET_ASIDE, self._token()), row)
+        self._submit(lease.release(row, self._now() + _SET_ASIDE, self._token()), row)
 
     def _submit(self, change: Change, held: Row) -> None:
         def done(applied: bool | None) -> None:

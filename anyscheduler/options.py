@@ -23,7 +23,10 @@ _NAME_BYTES = 255
 
 def shown(value: object) -> str:
     """Returns the repr of `value`, cut to 80 characters."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # it is to be refused anyway: an int too long for repr, or a repr of its own
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
@@ -46,7 +49,7 @@ def duration(option: str, value: object, least: timedelta, most: timedelta) -> t
         if least <= value <= most:
             return value
         refuse(option, value, f"a timedelta from {least} to {most}")
-    hint = f", such as timedelta(seconds={value})" if _is_number(value) else ", such as timedelta(seconds=5)"
+    hint = f", such as timedelta(seconds={shown(value)})" if _is_number(value) else ", such as timedelta(seconds=5)"
     refuse(option, value, f"a datetime.timedelta{hint}")
 
 
@@ -144,6 +147,11 @@ def refuse_unknown(keywords: Iterable[str], options: Iterable[str], owner: str) 
     for keyword in keywords:
         if keyword not in known:
             raise ConfigurationError(f"{owner} has no option {keyword!r}; its options are: {', '.join(sorted(known))}")
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns the number with its noun, for logs: `1 task`, `2 tasks`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _one_slip(word: str, other: str) -> bool:

@@ -209,9 +209,8 @@ class Registry:
         task = owner
         try:
             check_instant(row.due_at)
-            if owner.is_static:
-                lease.decode_state(row.state)
-            else:
+            lease.decode_state(row.state)
+            if not owner.is_static:
                 task = load_spec(owner, row.key, row.spec)
         except Exception as problem:  # noqa: BLE001  # listing shows a damaged row, whatever is wrong with it
             error = str(problem) or type(problem).__name__

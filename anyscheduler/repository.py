@@ -70,7 +70,8 @@ class Repository(Protocol):
         """Applies each change whose `expected` token is still the stored one, in one round trip.
 
         Returns one bool per change, in their order: False if it did not apply, because the row carries another token,
-        or is gone, or (`expected=None`) exists. One that does not apply holds up no other. No key occurs twice.
+        or is gone, or (`expected=None`) exists. One that does not apply holds up no other. No key occurs twice,
+        and no change gives a stored key another task.
         """
         ...
 

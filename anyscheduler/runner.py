@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import warnings
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -31,6 +32,7 @@ SUCCESS: Final = 0
 FAILURE: Final = 1
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE_WITH_SIGNALS: Final = 3
+_NO_FD: Final = -1
 
 
 def configure_logging(level: str | None = None) -> None:
@@ -68,14 +70,14 @@ def run(app: Scheduler, *, backend: Literal["asyncio", "trio"], use_uvloop: bool
     with _Signals.received() as signals:
         try:
             code = anyio.run(_serve, app, signals, backend=backend, backend_options=backend_options)
-        except (AnySchedulerError, ImportError) as error:
-            logger.critical("failed: %s", error, exc_info=logger.isEnabledFor(logging.DEBUG))
+        except BaseException as raised:  # the last line of a program that failed says why
+            error = _only(raised)
+            # An error of ours says all in one line; whatever else was raised needs its traceback.
+            in_one_line = isinstance(error, AnySchedulerError | ImportError) and not logger.isEnabledFor(logging.DEBUG)
+            logger.critical("failed: %s: %s", type(error).__name__, error, exc_info=None if in_one_line else error)
             code = FAILURE
-        except BaseException as error:  # the last line of a program that failed says why
-            logger.critical("failed", exc_info=_only(error))
-            code = FAILURE
-    if code not in {SUCCESS, FAILURE}:
-        # A plain function may still run in a thread, and the interpreter would wait for it.
+    if code != SUCCESS and any(not thread.daemon for thread in threading.enumerate()[1:]):
+        # A plain function still runs in its thread, and the interpreter would wait for it.
         logging.shutdown()
         sys.stdout.flush()
         os._exit(code)
@@ -92,6 +94,7 @@ async def _serve(app: Scheduler, signals: _Signals) -> int:
     """
     code = SUCCESS
     running: AppContext | None = None
+    signals.wake_the_loop_at_once()
     async with anyio.create_task_group() as group:
 
         async def obey() -> None:
@@ -133,6 +136,7 @@ class _Signals:
         self._reader = reader
         self._writer = writer
         self._count = 0
+        self._told = 0
         self._last = signal.SIGINT
 
     @classmethod
@@ -146,6 +150,8 @@ class _Signals:
             signals = cls(reader, writer)
             for number in _SIGNALS:
                 stack.callback(signal.signal, number, signal.signal(number, signals._handle))
+            # Loops put back what they found, so what is set in the end is ours.
+            stack.callback(signal.set_wakeup_fd, _NO_FD)
             yield signals
 
     @property
@@ -162,8 +168,22 @@ class _Signals:
         return self
 
     async def __anext__(self) -> int:
-        await anyio.wait_readable(self._reader)
-        return self._reader.recv(1)[0]
+        while self._told == self._count:
+            await anyio.wait_readable(self._reader)
+            self._reader.recv(64)
+        self._told += 1
+        return self._told
+
+    def wake_the_loop_at_once(self) -> None:
+        """Makes the interpreter itself write to the socket, unless the event loop has it write somewhere already.
+
+        A handler runs in the main thread only, when that runs Python code again; where another thread received the
+        signal, a main thread that waits for files would notice only when its wait is over. trio and uvloop see to
+        that themselves. To be called inside of the event loop.
+        """
+        before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        if before != _NO_FD:
+            signal.set_wakeup_fd(before, warn_on_full_buffer=False)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self._count += 1
@@ -171,4 +191,4 @@ class _Signals:
         if self._count >= _PATIENCE_WITH_SIGNALS:
             os.write(2, b"stopped at once\n")
             os._exit(self.exit_code)
-        self._writer.send(bytes([self._count]))
+        self._writer.send(b"!")

@@ -14,6 +14,7 @@ import re
 import sqlite3
 import time
 from contextlib import asynccontextmanager, closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -46,7 +47,7 @@ class _Database:
             path, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
         )
         # A damaged text must come out as something: raising would fail the claim of every other row with it.
-        self._connection.text_factory = lambda text: text.decode(errors="replace")
+        self._connection.text_factory = partial(str, encoding="utf-8", errors="replace")
         self._table = f'"{table}"'
         try:
             self._use_wal()
@@ -211,9 +212,9 @@ class _Database:
                 """
             )
             self._connection.execute(
-                f'CREATE INDEX IF NOT EXISTS "{table}_claimable" ON {self._table} (task, claimable_at, key)'
+                f'CREATE INDEX IF NOT EXISTS "{table}.claimable" ON {self._table} (task, claimable_at, key)'
             )
-            self._connection.execute(f'CREATE INDEX IF NOT EXISTS "{table}_listed" ON {self._table} (task, key)')
+            self._connection.execute(f'CREATE INDEX IF NOT EXISTS "{table}.listed" ON {self._table} (task, key)')
             self._connection.execute(f"SELECT {_COLUMNS} FROM {self._table} LIMIT 0")  # noqa: S608
 
 

@@ -13,8 +13,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from anyscheduler import arguments, options, trigger, zones
-from anyscheduler.clock import check_instant, duration_micros, from_micros
+from anyscheduler.clock import LAST_MICROS, check_instant, duration_micros, from_micros
 from anyscheduler.errors import ConfigurationError
+from anyscheduler.lease import load_object
 from anyscheduler.trigger import CronTrigger, IntervalTrigger, OnceTrigger, Trigger
 
 if TYPE_CHECKING:
@@ -206,7 +207,10 @@ def instantiate(template: Task, name: str, given: dict[str, Any], *, size_limit:
     task = _instance_of(template, name, arguments.check(own_args, size_limit), _guarantees(given))
     if given.get("timezone") is not None and all(given.get(key) is None for key in ("schedule", "interval")):
         given = {**given, "schedule": template.schedule}
-    task.trigger = _trigger(given, task.key) or template.trigger
+    default = template.trigger
+    if isinstance(default, CronTrigger):  # Its H fields are hashed on the instance, so that instances are spread.
+        default = trigger.cron(default.expression, default.timezone, task.key)
+    task.trigger = _trigger(given, task.key) or default
     if task.trigger is None:
         raise ConfigurationError(f"schedule_task({template.name!r}) needs one of schedule=, interval=, execute_at=")
     _check_modes(task)
@@ -232,7 +236,12 @@ def dump_spec(template: Task, task: Task) -> str:
         if value != getattr(template, option):
             spec[option] = duration_micros(value) if isinstance(value, timedelta) else value
     inherited = template.extra_args
-    args = {key: value for key, value in task.extra_args.items() if key not in inherited or inherited[key] != value}
+    # Compared as JSON, where 1, 1.0 and True differ.
+    args = {
+        key: value
+        for key, value in task.extra_args.items()
+        if key not in inherited or json.dumps(inherited[key]) != json.dumps(value)
+    }
     if args:
         spec["args"] = args
     return json.dumps(spec, separators=(",", ":"))
@@ -246,9 +255,7 @@ def load_spec(template: Task, key: str, text: str) -> Task:
     Raises:
         ValueError: The row was damaged, or written by a later version of this package.
     """
-    spec = json.loads(text)
-    if not isinstance(spec, dict):
-        raise ValueError("the spec is not a JSON object")
+    spec = load_object(text)
     version = spec.get("v")
     if version != SPEC_VERSION:
         raise ValueError(f"the spec has version {options.shown(version)}, and this release reads {SPEC_VERSION}")
@@ -314,9 +321,7 @@ def _load_guarantee(option: str, value: object) -> object:
         case "execution_mode":
             return ExecutionMode(str(value))
         case "lease_duration":
-            if type(value) is not int:
-                raise ValueError(f"lease_duration is {options.shown(value)}, not a number of microseconds")
-            return options.duration(option, timedelta(microseconds=value), _LEAST_LEASE, _MOST_LEASE)
+            return options.duration(option, _load_duration(value), _LEAST_LEASE, _MOST_LEASE)
         case _:
             return options.flag(option, value)
 
@@ -343,13 +348,20 @@ def _load_trigger(spec: Mapping[str, Any], key: str) -> Trigger:
     match spec:
         case {"schedule": str(expression)}:
             return trigger.cron(expression, spec.get("timezone"), key)
-        case {"interval": int(microseconds)}:
-            return trigger.interval(timedelta(microseconds=microseconds))
+        case {"interval": microseconds}:
+            return trigger.interval(_load_duration(microseconds))
         case {"execute_at": int(at)}:
             check_instant(at)
             return OnceTrigger(at)
         case _:
             raise ValueError("the spec holds no schedule, interval or execute_at that can be read")
+
+
+def _load_duration(value: object) -> timedelta:
+    # Compared before it is converted: timedelta answers a number that is too large with an OverflowError.
+    if type(value) is not int or not 0 < value < LAST_MICROS:
+        raise ValueError(f"{options.shown(value)} is no duration in microseconds")
+    return timedelta(microseconds=value)
 
 
 def _check_modes(task: Task) -> None:

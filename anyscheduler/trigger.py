@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from croniter import croniter
 
+from anyscheduler.clock import check_instant, to_micros
 from anyscheduler.options import duration, refuse, shown
 from anyscheduler.zones import offset_at, resolve
 
@@ -130,15 +131,17 @@ def once(execute_at: object) -> OnceTrigger:
     """Returns the trigger of one instant, a datetime; a naive one is local time, and is converted here and now.
 
     Raises:
-        ConfigurationError: It is not a datetime, or in UTC it is not in the years 1 to 9999.
+        ConfigurationError: It is not a datetime, or in UTC it lies before 0001-01-03 or after 9999-12-29.
     """
     if not isinstance(execute_at, datetime):
         refuse("execute_at", execute_at, "a datetime.datetime; a naive one is taken as local time")
     try:
-        return OnceTrigger((execute_at.astimezone(UTC) - _EPOCH) // _MICROSECOND)
+        at = to_micros(execute_at.astimezone(UTC))
+        check_instant(at)
     # Which of the three depends on the platform and on whether the datetime is naive.
     except (OverflowError, ValueError, OSError):
-        refuse("execute_at", execute_at, "a datetime that in UTC lies in the years 1 to 9999")
+        refuse("execute_at", execute_at, "a datetime from 0001-01-03 to 9999-12-29 in UTC")
+    return OnceTrigger(at)
 
 
 def first_due(trigger: Trigger, registered_at: int) -> int | None:

@@ -5,12 +5,12 @@ Build with `sphinx-build -W docs docs/_build`; `.ci/run` does, and fails on any 
 
 from __future__ import annotations
 
-from importlib import metadata
+from anyscheduler import __version__
 
 project = "anyscheduler"
 author = "The anyscheduler authors"
 copyright = f"2026, {author}"
-release = version = metadata.version("anyscheduler")
+release = version = __version__
 
 extensions = [
     "myst_parser",

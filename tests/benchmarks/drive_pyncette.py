@@ -1,0 +1,79 @@
+"""Runs one measurement of pyncette in a process of its own, in the environment of the peers.
+
+Its store in memory is SQLite's `:memory:`, which is also its default.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from tests.benchmarks import measuring
+
+if TYPE_CHECKING:
+    import argparse
+
+
+async def drain(app: Any, count: int) -> dict[str, object]:
+    """Measures from the start of the worker until the last of `count` due once-offs is finished and settled."""
+    left = count
+    running: Any
+
+    async def noop(_context: Any) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            running.shutdown()
+
+    task = app.dynamic_task()(noop)
+    due = datetime.now(UTC) - timedelta(hours=1)
+    async with app.create() as running:
+        registering = measuring.Stopwatch()
+        for number in range(count):
+            await running.schedule_task(task, f"instance-{number}", execute_at=due)
+        registered = registering.read()
+        draining = measuring.Stopwatch()
+        await running.run()
+        # Its run() ends before the executions do; the executor keeps those that are not settled yet.
+        if unsettled := list(running._executor._tasks.values()):
+            await asyncio.wait(unsettled)
+        drained = draining.read()
+        remaining = (await running.list_tasks(task)).tasks
+    assert not left, left
+    assert not remaining, "a finished once-off is still in the store"
+    return {**drained, "executions": count, "registering_seconds": registered["seconds"]}
+
+
+async def lateness(app: Any, count: int, seconds: float) -> dict[str, object]:
+    """Measures how late `count` tasks with an interval of one second start."""
+    late: list[float] = []
+
+    async def tick(context: Any) -> None:
+        late.append(measuring.milliseconds_since(context.scheduled_at))
+
+    for number in range(count):
+        app.task(name=f"tick-{number}", interval=timedelta(seconds=1))(tick)
+    async with app.create() as running:
+        worker = asyncio.create_task(running.run())
+        await asyncio.sleep(seconds + 0.5)
+        running.shutdown()
+        await worker
+    return {"late_milliseconds": late}
+
+
+def main(given: argparse.Namespace) -> None:
+    """Runs the measurement on the store that was asked for."""
+    pyncette = importlib.import_module("pyncette")
+    with measuring.scratch_file(given.store) as path:
+        app = pyncette.Pyncette(sqlite_database=path or ":memory:")
+        if given.measurement == "drain":
+            result = asyncio.run(drain(app, given.count))
+        else:
+            result = asyncio.run(lateness(app, given.count, given.seconds))
+    measuring.report(result)
+
+
+if __name__ == "__main__":
+    main(measuring.arguments())

@@ -1,0 +1,27 @@
+"""What all tests share: the event loops that tests marked with `anyio` run on."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+# A machine that is busy with something else is no failure of what is tested.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
+
+_LOOPS: list[Any] = [
+    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+    pytest.param(("trio", {}), id="trio"),
+]
+if importlib.util.find_spec("uvloop") is not None:  # it does not exist for every platform
+    _LOOPS.insert(1, pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"))
+
+
+@pytest.fixture(params=_LOOPS)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """The event loop of a test: asyncio, uvloop and trio, one after the other."""
+    backend: tuple[str, dict[str, Any]] = request.param
+    return backend

@@ -1,0 +1,186 @@
+"""A store that goes away for a while, or loses replies."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import anyio
+import pytest
+
+from anyscheduler import Context, RepositoryError
+from tests.loop.scene import (
+    START,
+    Stopwatch,
+    WatchedRepository,
+    micros,
+    run_for,
+    running,
+    seconds,
+    shared,
+    store_outages,
+    virtual,
+    virtual_app,
+)
+
+
+@virtual
+async def test_an_outage_is_logged_when_it_begins_and_when_it_ends_and_the_app_resumes_by_itself(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository))
+    runs: list[tuple[float, float]] = []
+    now = Stopwatch()
+
+    @app.task(interval=timedelta(seconds=10))
+    async def tick(context: Context) -> None:
+        runs.append((seconds(context.scheduled_at), now()))
+
+    async with running(app):
+        await anyio.sleep(15)
+        repository.failing |= {"claim", "write", "read"}
+        await anyio.sleep(60)
+        repository.failing.clear()
+        await anyio.sleep(20)
+
+    assert [due for due, _ in runs] == [10, 20, 30, 40, 50, 60, 70, 80, 90]
+    # The longest back-off is five seconds, and no sleep is longer than the poll interval.
+    assert 75 <= runs[1][1] <= 81
+    assert runs[-1:] == [(90, 90)]
+    assert store_outages(caplog) == ["gone", "back"]
+
+
+@virtual
+async def test_an_outage_is_asked_after_with_growing_delays_and_not_in_a_hot_loop() -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository), poll_interval=timedelta(minutes=5))
+
+    async with running(app):
+        repository.failing.add("claim")
+        before = repository.calls["claim"]
+        await anyio.sleep(600)
+        calls = repository.calls["claim"] - before
+
+    assert 2 <= calls <= 250
+
+
+@virtual
+async def test_an_app_that_starts_while_the_store_is_away_waits_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    repository = WatchedRepository()
+    repository.failing |= {"claim", "write", "read", "tasks"}
+    app = virtual_app(repository_factory=shared(repository))
+    starts: list[float] = []
+
+    @app.task(interval=timedelta(seconds=10))
+    async def tick(context: Context) -> None:
+        starts.append(seconds(context.scheduled_at))
+
+    async with app.create() as app_context, anyio.create_task_group() as group:
+        group.start_soon(app_context.run)
+        await anyio.sleep(30)
+        repository.failing.clear()
+        await anyio.sleep(20)
+        app_context.shutdown()
+
+    assert len(starts) in {1, 2}
+    assert min(starts) > 40
+    assert store_outages(caplog) == ["gone", "back"]
+
+
+@virtual
+async def test_a_graceful_stop_during_an_outage_settles_when_the_store_is_back() -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository))
+
+    @app.task(interval=timedelta(seconds=10))
+    async def tick(context: Context) -> None:
+        repository.failing.add("write")
+
+    async def heal() -> None:
+        await anyio.sleep(40)
+        repository.failing.clear()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(heal)
+        await run_for(app, 11)
+
+    row = await repository.row("tick")
+    assert row.due_at == row.claimable_at == micros(20)
+
+
+@virtual
+async def test_a_graceful_stop_does_not_wait_for_a_store_beyond_the_leases() -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository))
+    now = Stopwatch()
+
+    @app.task(interval=timedelta(seconds=10))
+    async def tick(context: Context) -> None:
+        repository.failing.add("write")
+
+    await run_for(app, 11)
+
+    assert 70 <= now() <= 76
+
+
+@virtual
+async def test_schedule_task_tells_its_caller_that_the_store_failed() -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository))
+
+    @app.dynamic_task()
+    async def hello(context: Context) -> None: ...
+
+    async with app.create() as app_context:
+        for operation in ("read", "write"):
+            repository.failing = {operation}
+            with pytest.raises(RepositoryError, match=operation):
+                await app_context.schedule_task(hello, "it", execute_at=START)
+
+    assert await repository.keys() == set()
+
+
+@virtual
+async def test_a_store_that_raises_anything_else_is_waited_for_just_the_same() -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository))
+    starts: list[float] = []
+    fail = True
+    claim = repository.inner.claim
+
+    async def broken(*args: object) -> object:
+        if fail:
+            raise ZeroDivisionError("a bug in the driver")
+        return await claim(*args)  # type: ignore[arg-type]
+
+    repository.inner.claim = broken  # type: ignore[method-assign, assignment]
+
+    @app.task(interval=timedelta(seconds=10))
+    async def tick(context: Context) -> None:
+        starts.append(seconds(context.scheduled_at))
+
+    async with running(app):
+        await anyio.sleep(25)
+        fail = False
+        await anyio.sleep(10)
+
+    assert starts == [10, 20, 30]
+
+
+@virtual
+async def test_replies_that_take_half_a_minute_double_and_lose_nothing() -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository))
+    due: list[float] = []
+
+    @app.task(interval=timedelta(seconds=10))
+    async def tick(context: Context) -> None:
+        due.append(seconds(context.scheduled_at))
+
+    async with running(app):
+        await anyio.sleep(5)
+        repository.slow_replies = {"claim": 15, "write": 15}
+        await anyio.sleep(300)
+
+    assert due == [10 * (1 + number) for number in range(len(due))]
+    assert len(due) >= 8
