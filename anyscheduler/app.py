@@ -182,11 +182,11 @@ class Scheduler:
         try:
             async with self._open_store() as repository:
                 app_context = AppContext(plan, repository, self._clock, self._args_size_limit)
-                try:
-                    async with set_up(self._fixtures, app_context):
+                async with set_up(self._fixtures, app_context):
+                    try:
                         yield app_context
-                finally:
-                    app_context.close()
+                    finally:
+                        await app_context.close()
         finally:
             self._created -= 1
 

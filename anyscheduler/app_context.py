@@ -48,6 +48,8 @@ class AppContext:
         self._registry = Registry(repository, self._now, self._new_token)
         self._shared: dict[str, Any] = {}
         self._loop: Loop | None = None
+        self._run_scope = anyio.CancelScope()
+        self._run_ended = anyio.Event()
         self._stopping = False
         self._closed = False
         self.stopped_hard = False
@@ -72,6 +74,7 @@ class AppContext:
         if self._loop is not None:
             raise RuntimeError("run() was called while it is running already")
         tasks = self._plan.enabled()
+        self._run_scope, self._run_ended = anyio.CancelScope(), anyio.Event()
         self._loop = loop = Loop(
             self._plan,
             tasks,
@@ -81,12 +84,14 @@ class AppContext:
             make_context=self._make_context,
         )
         try:
-            await self._register_static(tasks)
-            if self._stopping:
-                loop.stop()
-            await loop.run(task_status)
+            with self._run_scope:
+                await self._register_static(tasks)
+                if self._stopping:
+                    loop.stop()
+                await loop.run(task_status)
         finally:
             self._loop = None
+            self._run_ended.set()
         logger.info("stopped%s", " hard: the shutdown timeout was over" if loop.stopped_hard else "")
         self.stopped_hard = loop.stopped_hard
 
@@ -203,9 +208,15 @@ class AppContext:
         self._check_open()
         self._shared[check_attribute_name("name", name, self._shared)] = value
 
-    def close(self) -> None:
-        """Makes every later use an error; called by `create()` when it ends."""
+    async def close(self) -> None:
+        """Makes every later use an error, and ends `run` if it goes on; called by `create()` when it ends."""
         self._closed = True
+        if self._loop is not None:
+            logger.warning("create() is left while run() goes on, which is therefore cancelled")
+            self._run_scope.cancel()
+            # Shielded, since fixtures and the store have to outlive every execution, however this end came about.
+            with anyio.CancelScope(shield=True):
+                await self._run_ended.wait()
 
     def _make_context(self, execution: Execution) -> Context:
         return Context(self, execution, self._shared)

@@ -96,15 +96,20 @@ async def keep_leased(
             except RepositoryError as error:
                 logger.warning("%s: the lease could not be extended yet: %s", context.task, error)
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(beat)
-        try:
-            await body()
-        except anyio.get_cancelled_exc_class():
+    ended = False
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(beat)
+            try:
+                await body()
+            except BaseException as error:  # noqa: BLE001  # raised again below, outside the group that would wrap it
+                failure = error
+            ended = True
+            group.cancel_scope.cancel()
+    except anyio.get_cancelled_exc_class():
+        # Leaving the group is a wait, which a hard stop may cut off; that does not undo what the body has done.
+        if not ended:
             raise
-        except BaseException as error:  # noqa: BLE001  # raised again below, outside the group that would wrap it
-            failure = error
-        group.cancel_scope.cancel()
     if lost:
         raise LeaseLostError(str(context.task))
     if failure is not None:

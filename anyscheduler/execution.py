@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import anyio
 
 from anyscheduler.body import call_body, keep_leased
+from anyscheduler.clock import from_micros
 from anyscheduler.errors import LeaseLostError, MiddlewareError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from anyscheduler.context import Context
+    from anyscheduler.context import Context, Execution
+    from anyscheduler.task import Task
 
     Next: TypeAlias = Callable[[], Awaitable[None]]
     Middleware: TypeAlias = Callable[[Context, Next], Awaitable[None]]
@@ -47,48 +49,67 @@ class Outcome(enum.Enum):
     LEASE_LOST = enum.auto()
 
 
-async def execute(context: Context, middlewares: Sequence[Middleware]) -> Outcome:
-    """Runs the body of `context.task` inside the middlewares, the first one outermost.
+async def execute(execution: Execution, context: Context, middlewares: Sequence[Middleware]) -> Outcome:
+    """Runs the body of a task inside the middlewares, the first one outermost.
 
     It never raises: whatever the body does, SystemExit and KeyboardInterrupt included, is this task's own affair.
     """
-    task = context.task
-    reached = False
+    # Taken from the execution: the context is in the hands of user code, which may set what it likes there.
+    task = execution.task
+    reached = cut_off = False
 
     async def body() -> None:
-        nonlocal reached
+        nonlocal reached, cut_off
         reached = True
-        if task.heartbeat:
-            await keep_leased(
-                context,
-                lambda: call_body(task.func, context, awaited=task.is_async),
-                _HEARTBEAT_RATIO,
-                cancels=task.is_async,
-            )
-        else:
-            await call_body(task.func, context, awaited=task.is_async)
+        try:
+            if task.heartbeat:
+                await keep_leased(
+                    context,
+                    lambda: call_body(task.func, context, awaited=task.is_async),
+                    _HEARTBEAT_RATIO,
+                    cancels=task.is_async,
+                )
+            else:
+                await call_body(task.func, context, awaited=task.is_async)
+        except BaseException as error:
+            cut_off = not isinstance(error, Exception) and is_cancelled()
+            raise
 
     call: Next = body
     for middleware in reversed(middlewares):
-        call = _layer(middleware, context, call)
+        call = _layer(middleware, context, call, task)
+    failure: BaseException | None = None
     try:
         await call()
     except BaseException as error:  # noqa: BLE001  # the docstring's promise
-        return _outcome_of(error, context, reached=reached)
-    if reached:
-        return Outcome.SUCCEEDED
-    logger.info("%s: skipped, a middleware did not call next()", task)
-    return Outcome.SKIPPED
+        failure = error
+    # 1. A scope around the execution was cancelled, because the app stops hard, and the body was cut off by that,
+    #    whatever the middlewares made of it; or a middleware was.
+    # 2. Nothing was raised.
+    # 3. The lease was lost: the body was cancelled for it, or passed on the error of its heartbeat.
+    # 4. Anything else is a failure: also a cancellation that nobody asked for, SystemExit and KeyboardInterrupt.
+    if cut_off or (failure is not None and not isinstance(failure, Exception) and is_cancelled()):
+        return Outcome.ABANDONED if cut_off and not task.is_async else Outcome.CANCELLED
+    if failure is None:
+        if reached:
+            return Outcome.SUCCEEDED
+        logger.info("%s: skipped, a middleware did not call next()", task)
+        return Outcome.SKIPPED
+    if isinstance(failure, LeaseLostError):
+        return Outcome.LEASE_LOST
+    due = from_micros(execution.row.due_at, task.zone).isoformat()
+    logger.warning("%s: the execution due at %s failed (%s)", task, due, type(failure).__name__, exc_info=failure)
+    return Outcome.FAILED
 
 
-def _layer(middleware: Middleware, context: Context, inner: Next) -> Next:
+def _layer(middleware: Middleware, context: Context, inner: Next, task: Task) -> Next:
     called = False
 
     async def next_once() -> None:
         nonlocal called
         if called:
             name = getattr(middleware, "__name__", repr(middleware))
-            raise MiddlewareError(f"middleware {name!r} called next() twice for task {str(context.task)!r}")
+            raise MiddlewareError(f"middleware {name!r} called next() twice for task {str(task)!r}")
         called = True
         await inner()
 
@@ -96,28 +117,6 @@ def _layer(middleware: Middleware, context: Context, inner: Next) -> Next:
         await middleware(context, next_once)
 
     return call
-
-
-def _outcome_of(error: BaseException, context: Context, *, reached: bool) -> Outcome:
-    """Tells what an exception means.
-
-    1. A scope around the execution was cancelled: the app stops hard, and what the body raised is due to that.
-    2. The lease was lost: the execution was cancelled for it, or the body passed on the error of its heartbeat.
-    3. Anything else is a failure: also a cancellation that nobody asked for, SystemExit and KeyboardInterrupt.
-    """
-    if not isinstance(error, Exception) and is_cancelled():
-        goes_on = reached and not context.task.is_async
-        return Outcome.ABANDONED if goes_on else Outcome.CANCELLED
-    if isinstance(error, LeaseLostError):
-        return Outcome.LEASE_LOST
-    logger.warning(
-        "%s: the execution due at %s failed (%s)",
-        context.task,
-        context.scheduled_at.isoformat(),
-        type(error).__name__,
-        exc_info=error,
-    )
-    return Outcome.FAILED
 
 
 def is_cancelled() -> bool:

@@ -6,14 +6,17 @@ Knows: async generators. Must not know: tasks, stores.
 from __future__ import annotations
 
 import inspect
+import math
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from anyscheduler import options
 from anyscheduler.errors import FixtureError
+from anyscheduler.execution import is_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -75,21 +78,21 @@ async def set_up(fixtures: Sequence[Fixture], app_context: AppContext) -> AsyncI
     in its teardown does not keep the others from theirs. When the app is cancelled, at whatever point, the teardowns
     that are left still get five seconds in which they can await as usual.
     """
-    if not fixtures:
+    give_up_at = math.inf
+
+    def protect(scope: anyio.CancelScope, _type: object, error: BaseException | None, _traceback: object) -> None:
+        nonlocal give_up_at
+        if isinstance(error, anyio.get_cancelled_exc_class()) or is_cancelled():
+            give_up_at = min(give_up_at, anyio.current_time() + _HARD_STOP_PATIENCE)
+            scope.shield = True
+            scope.deadline = give_up_at
+
+    async with AsyncExitStack() as stack:
+        for fixture in fixtures:
+            # A scope for each, around the scopes that the fixture itself may open and inside of those of the fixtures
+            # before it: it can be shielded from any of them without disturbing the nesting.
+            scope = stack.enter_context(anyio.CancelScope())
+            value = await stack.enter_async_context(fixture.entered(app_context))
+            stack.push(partial(protect, scope))
+            app_context.add_to_context(fixture.name, value)
         yield
-        return
-    # It encloses the scopes that fixtures may open, so that shielding it in the end keeps the nesting intact.
-    with anyio.CancelScope() as scope:
-
-        def protect(_type: object, error: BaseException | None, _traceback: object) -> None:
-            if isinstance(error, anyio.get_cancelled_exc_class()) and not scope.shield:
-                scope.shield = True
-                scope.deadline = anyio.current_time() + _HARD_STOP_PATIENCE
-
-        async with AsyncExitStack() as stack:
-            for fixture in fixtures:
-                stack.push(protect)
-                value = await stack.enter_async_context(fixture.entered(app_context))
-                app_context.add_to_context(fixture.name, value)
-            stack.push(protect)
-            yield

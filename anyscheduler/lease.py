@@ -25,6 +25,8 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+from anyscheduler.clock import check_instant
+
 _WAITING = ".waiting"
 """How a token ends that was drawn at a release: until `claimable_at` the row then waits, and nobody holds it."""
 
@@ -93,8 +95,21 @@ def decode_state(text: str) -> State:
         return State()
     fields = load_object(text)
     state = State(**{name: fields[name] for name in State._fields if name in fields})
-    if type(state.fingerprint) is not str or type(state.last) is not int:
-        raise ValueError("a field of the state has the wrong type")
+    if type(state.fingerprint) is not str:
+        raise ValueError("the fingerprint in the state is not a string")
+    check_instant(state.last)
+    return state
+
+
+def static_state(row: Row) -> State:
+    """Returns the state of the row of a static schedule, which always says by which trigger it was written.
+
+    Raises:
+        ValueError: It does not: the row was damaged, or is not that of a static schedule.
+    """
+    state = decode_state(row.state)
+    if not state.fingerprint:
+        raise ValueError("the state does not say which schedule it is for")
     return state
 
 

@@ -23,7 +23,7 @@ from anyscheduler.clock import check_instant
 from anyscheduler.context import Context, Execution
 from anyscheduler.errors import LeaseLostError
 from anyscheduler.execution import Outcome, execute, is_cancelled
-from anyscheduler.options import counted
+from anyscheduler.options import counted, in_one_line
 from anyscheduler.repository import ClaimRequest
 from anyscheduler.settlement import Entry, Settlement
 from anyscheduler.task import ExecutionMode, FailureMode, Task, load_spec, static_key
@@ -122,13 +122,15 @@ class Loop:
     def _limit_shutdown(self) -> None:
         if self._running:
             logger.info("waiting for %s to end", counted(len(self._running), "running execution"))
+        elif self._settlement.is_idle:
+            return
         if self._plan.shutdown_timeout is not None:
             self._hard_stop.deadline = anyio.current_time() + self._plan.shutdown_timeout.total_seconds()
 
     async def _poll_until_stopped(self, bodies: TaskGroup) -> None:
         while not self._stopping:
             try:
-                if await self._clock_was_set_ahead():
+                if self._clock_was_set_ahead():
                     self._alarm.set_for(self._now() + _JUMP_GRACE)
                 elif await self._poll(bodies):
                     await anyio.lowlevel.checkpoint()
@@ -189,10 +191,11 @@ class Loop:
 
     def _task_of(self, row: Row) -> Task:
         check_instant(row.due_at)
-        lease.decode_state(row.state)
         task = self._static.get(row.key)
         if task is not None:
+            lease.static_state(row)
             return task
+        lease.decode_state(row.state)
         template = self._tasks[row.task]
         if not template.dynamic:
             raise ValueError(f"it is an instance, and task {template.name!r} is not dynamic any more")
@@ -217,7 +220,7 @@ class Loop:
             if first is not None and not await self._write_first(execution, first):
                 return
             started = self._now()
-            outcome = await execute(self._make_context(execution), self._plan.middlewares)
+            outcome = await execute(execution, self._make_context(execution), self._plan.middlewares)
             self._settle(execution, outcome)
             if logger.isEnabledFor(logging.INFO):
                 self._report(execution, outcome, started)
@@ -270,24 +273,31 @@ class Loop:
             return
         if execution.lease_lost:
             raise LeaseLostError(str(execution.task))
-        extended = lease.extend(execution.row, self._now() + execution.task.lease_micros)
         written = anyio.Event()
         applied: bool | None = None
 
         def done(result: bool | None) -> None:
             nonlocal applied
             applied = result
-            if result:
-                execution.row = extended
-            # Given up (None) is not lost: nobody may have claimed it since, and a commit will find that out.
-            execution.lease_lost = result is False
             written.set()
 
-        change = lease.Change(extended.key, extended.token, extended)
-        self._settlement.submit(Entry(change, execution.row.claimable_at, done))
+        self._submit_extension(execution, done)
         await written.wait()
         if not applied:
             raise LeaseLostError(str(execution.task))
+
+    def _submit_extension(self, execution: Execution, done: Callable[[bool | None], None]) -> None:
+        extended = lease.extend(execution.row, self._now() + execution.task.lease_micros)
+
+        def note(applied: bool | None) -> None:
+            if applied:
+                execution.row = extended
+            # Given up (None) is not lost: nobody may have claimed it since, and a commit will find that out.
+            execution.lease_lost = applied is False
+            done(applied)
+
+        change = lease.Change(extended.key, extended.token, extended)
+        self._settlement.submit(Entry(change, execution.row.claimable_at, note))
 
     def _settle(self, execution: Execution, outcome: Outcome) -> None:
         """Queues what the outcome means for the stored schedule.
@@ -339,17 +349,19 @@ class Loop:
         return lease.commit(row, due, self._token())
 
     def _set_aside(self, row: Row, error: Exception) -> None:
-        logger.error("%s: set aside for a minute, the stored row cannot be executed: %s", row.key, error)
+        logger.error("%s: set aside for a minute, the stored row cannot be executed: %s", in_one_line(row.key), error)
         self._submit(lease.release(row, self._now() + _SET_ASIDE, self._token()), row)
 
     def _submit(self, change: Change, held: Row) -> None:
         def done(applied: bool | None) -> None:
             if applied:
                 self._wake_for(change)
-            elif applied is None:
-                logger.warning("%s: the store could not be reached before the lease ended; it will run again", held.key)
+                return
+            name = in_one_line(held.key)
+            if applied is None:
+                logger.warning("%s: the store could not be reached before the lease ended; it will run again", name)
             else:
-                logger.warning("%s: a late result was refused, the lease had ended or the schedule changed", held.key)
+                logger.warning("%s: a late result was refused, the lease had ended or the schedule changed", name)
 
         self._settlement.submit(Entry(change, held.claimable_at, done))
 
@@ -357,7 +369,7 @@ class Loop:
         if change.row is not None:
             self._alarm.set_for(change.row.claimable_at)
 
-    async def _clock_was_set_ahead(self) -> bool:
+    def _clock_was_set_ahead(self) -> bool:
         """Notices a wall clock that was set; extends what runs here if it was set ahead, and then returns True.
 
         Set ahead, every lease seems to have ended. So each process extends its own before it claims anything, and then
@@ -369,16 +381,10 @@ class Loop:
         logger.warning("the clock was set %s by %.1f s", "ahead" if jump > 0 else "back", abs(jump))
         if jump < 0:
             return False
-        async with anyio.create_task_group() as extensions:
-            for execution in list(self._running):
-                extensions.start_soon(self._extend_after_jump, execution)
+        for execution in self._running:
+            if execution.task.execution_mode is ExecutionMode.AT_LEAST_ONCE:
+                self._submit_extension(execution, _ignore)
         return True
-
-    async def _extend_after_jump(self, execution: Execution) -> None:
-        try:
-            await self._extend(execution)
-        except LeaseLostError:
-            logger.warning("%s: the lease was lost when the clock was set ahead", execution.task)
 
     def _report(self, execution: Execution, outcome: Outcome, started: int) -> None:
         due = execution.row.due_at

@@ -27,6 +27,7 @@ def shown(value: object) -> str:
         text = repr(value)
     except Exception:  # noqa: BLE001  # it is to be refused anyway: an int too long for repr, or a repr of its own
         text = f"<{type(value).__name__}>"
+    text = in_one_line(text)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
@@ -147,6 +148,11 @@ def refuse_unknown(keywords: Iterable[str], options: Iterable[str], owner: str) 
     for keyword in keywords:
         if keyword not in known:
             raise ConfigurationError(f"{owner} has no option {keyword!r}; its options are: {', '.join(sorted(known))}")
+
+
+def in_one_line(text: str) -> str:
+    """Returns a text that came from outside as it is if it can stand in a log line, else escaped."""
+    return text if text.isprintable() else ascii(text)
 
 
 def counted(number: int, noun: str) -> str:

@@ -13,6 +13,7 @@ from anyscheduler import lease, trigger
 from anyscheduler.clock import check_instant, clamp, from_micros
 from anyscheduler.errors import ConfigurationError, TaskLockedError
 from anyscheduler.lease import Change, Row, State
+from anyscheduler.options import in_one_line
 from anyscheduler.task import Task, dump_spec, fingerprint, load_spec, placeholder
 
 if TYPE_CHECKING:
@@ -130,7 +131,10 @@ class Registry:
             changes: list[Change] = []
             for key, task in pending.items():
                 row = stored.get(key)
-                change = self._first_change(task) if row is None else self._changed_schedule(task, row)
+                try:
+                    change = self._first_change(task) if row is None else self._changed_schedule(task, row)
+                except ValueError:
+                    continue  # The loop sets it aside and says so, whenever it can be claimed.
                 if change is not None:
                     changes.append(change)
                 elif row is not None:
@@ -151,14 +155,14 @@ class Registry:
             more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
             logger.warning(
                 "the store has schedules of tasks that this app does not define; they are left untouched: %s%s",
-                ", ".join(unknown[:_MOST_NAMED]),
+                ", ".join(map(in_one_line, unknown[:_MOST_NAMED])),
                 more,
             )
 
     def _refuse_locked(self, task: Task, stored: Row) -> None:
         until = lease.locked_until(stored, self._now())
         if until is not None:
-            raise TaskLockedError(str(task), from_micros(until))
+            raise TaskLockedError(str(task), from_micros(clamp(until)))
 
     def _same_trigger(self, task: Task, template: Task, stored: Row, spec: str) -> Row | None:
         try:
@@ -187,16 +191,16 @@ class Registry:
 
     def _changed_schedule(self, task: Task, stored: Row) -> Change | None:
         assert task.trigger is not None
-        try:
-            state = lease.decode_state(stored.state)
-        except (ValueError, TypeError):
-            return None  # The loop reports it whenever it is due.
+        check_instant(stored.due_at)
+        state = lease.static_state(stored)
         wanted = fingerprint(task.trigger)
         if state.fingerprint == wanted:
             return None
         due = trigger.next_due(task.trigger, state.last, self._now(), fast_forward=False)
         if due is None:
-            logger.warning("%s: its changed schedule has ended, it will not run: %s", task, task.trigger)
+            logger.warning(
+                "%s: its changed schedule has ended, it will not run: %s", task, trigger.describe(task.trigger)
+            )
             return Change(stored.key, stored.token, None)
         logger.info("%s: the schedule was changed to %s", task, trigger.describe(task.trigger))
         encoded = lease.encode_state(State(wanted, state.last))
@@ -209,8 +213,10 @@ class Registry:
         task = owner
         try:
             check_instant(row.due_at)
-            lease.decode_state(row.state)
-            if not owner.is_static:
+            if owner.is_static:
+                lease.static_state(row)
+            else:
+                lease.decode_state(row.state)
                 task = load_spec(owner, row.key, row.spec)
         except Exception as problem:  # noqa: BLE001  # listing shows a damaged row, whatever is wrong with it
             error = str(problem) or type(problem).__name__

@@ -52,10 +52,16 @@ class Settlement:
         self._queue: deque[Entry] = deque()
         self._filled = anyio.Event()
         self._closed = False
+        self._writing = False
         self.finished = anyio.Event()
         """Set when `run` has returned."""
         self._scope = anyio.CancelScope(shield=True)
         self._backoff = Backoff("writing outcomes")
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything that was queued is written."""
+        return not self._queue and not self._writing
 
     def submit(self, entry: Entry) -> None:
         """Queues a change. Changes to one key are written in the order in which they came."""
@@ -68,7 +74,9 @@ class Settlement:
             while True:
                 await self._filled.wait()
                 while self._queue:
+                    self._writing = True
                     await self._write(self._next_batch())
+                    self._writing = False
                 if self._closed:
                     break
                 self._filled = anyio.Event()

@@ -12,8 +12,9 @@ import json
 import os
 import re
 import sqlite3
+import threading
 import time
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +22,7 @@ import anyio
 import anyio.to_thread
 
 from anyscheduler import options
+from anyscheduler.backoff import Backoff
 from anyscheduler.errors import ConfigurationError, RepositoryError
 from anyscheduler.lease import Change, Row
 from anyscheduler.repository import Claimed, ClaimRequest
@@ -31,8 +33,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BUSY_TIMEOUT_SECONDS = 5.0
+_BUSY_TIMEOUT_SECONDS = 2.0
 _TABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_TRANSIENT = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL}
+"""Errors that pass: another program holds the file, or the disk is full."""
+
+_creating = threading.Lock()
+"""Held while a file is created, so that no other thread connects to it before the descriptor is closed again."""
+
 _COLUMNS = ", ".join(Row._fields)
 
 
@@ -65,23 +73,7 @@ class _Database:
         if earliest is None or earliest > now:
             return Claimed([], earliest)
         with self._transaction():
-            # Of each task the oldest rows, as many as the limit at most; then the first of each task before the second
-            # of any. Both steps walk the index on (task, claimable_at), so rows that are not due cost nothing.
-            found = self._connection.execute(
-                f"""
-                SELECT {_COLUMNS}, request, id FROM (
-                    SELECT {", ".join("stored." + field for field in Row._fields)},
-                        request.key AS request, stored.rowid AS id,
-                        row_number() OVER (PARTITION BY request.key ORDER BY stored.claimable_at, stored.key) AS turn
-                    FROM json_each(:tasks) AS request CROSS JOIN {self._table} AS stored
-                    ON stored.rowid IN (
-                        SELECT rowid FROM {self._table} WHERE task = request.value AND claimable_at <= :now
-                        ORDER BY claimable_at, key LIMIT :limit
-                    )
-                ) ORDER BY turn, request LIMIT :limit
-                """,  # noqa: S608  # the name is checked and quoted; the columns are ours
-                {"tasks": tasks, "now": now, "limit": limit},
-            ).fetchall()
+            found = self._due(tasks, limit, now)
             rows = [
                 Row(key, task, due_at, now + requests[request].lease, token, spec, state)
                 for key, task, due_at, _, _, spec, state, request, _ in found
@@ -91,6 +83,48 @@ class _Database:
                 [(row.claimable_at, token, record[-1]) for row, record in zip(rows, found, strict=True)],
             )
             return Claimed(rows, self._earliest(tasks))
+
+    def _due(self, tasks: str, limit: int, now: int) -> list[Any]:
+        """Returns up to `limit` due rows with the index of their request and their rowid, in the order of fairness.
+
+        First the tasks that have any, then as many rows of each as an even share of the limit; if tasks have fewer than
+        that and the limit is not reached, again with a larger share. Only the index is read for that, and the whole
+        row of no more than is returned, so neither waiting rows nor a long backlog cost anything.
+        """
+        due = self._connection.execute(
+            f"""
+            SELECT json_group_array(json_array(key, value)), count(*) FROM (
+                SELECT key, value FROM json_each(:tasks) AS request
+                WHERE EXISTS (SELECT 1 FROM {self._table} WHERE task = request.value AND claimable_at <= :now)
+                LIMIT :limit
+            )
+            """,  # noqa: S608  # the name is checked and quoted; the columns are ours
+            {"tasks": tasks, "now": now, "limit": limit},
+        ).fetchone()
+        requests, count = due
+        share = -(-limit // max(count, 1))
+        while True:
+            found = self._connection.execute(
+                f"""
+                WITH candidates AS (
+                    SELECT stored.rowid AS id, json_extract(request.value, '$[0]') AS request,
+                        row_number() OVER (PARTITION BY request.key ORDER BY stored.claimable_at, stored.key) AS turn
+                    FROM json_each(:requests) AS request CROSS JOIN {self._table} AS stored
+                    ON stored.rowid IN (
+                        SELECT rowid FROM {self._table}
+                        WHERE task = json_extract(request.value, '$[1]') AND claimable_at <= :now
+                        ORDER BY claimable_at, key LIMIT :share
+                    )
+                ), chosen AS (SELECT * FROM candidates ORDER BY turn, request LIMIT :limit)
+                SELECT {", ".join("stored." + field for field in Row._fields)}, chosen.request, chosen.id
+                FROM chosen CROSS JOIN {self._table} AS stored ON stored.rowid = chosen.id
+                ORDER BY chosen.turn, chosen.request
+                """,  # noqa: S608
+                {"requests": requests, "now": now, "share": share, "limit": limit},
+            ).fetchall()
+            if len(found) == limit or share == limit:
+                return found
+            share = limit
 
     def write(self, changes: Sequence[Change]) -> list[bool]:
         with self._transaction():
@@ -173,11 +207,19 @@ class _Database:
 
     @staticmethod
     def _create_private(path: str) -> None:
-        """Creates the file readable by its owner alone; SQLite gives its companions (-wal, -shm) the same mode."""
+        """Creates the file readable by its owner alone; SQLite gives its companions (-wal, -shm) the same mode.
+
+        A file that exists is left to SQLite: closing any descriptor of it would drop all the locks that this process
+        has on it, those of another connection as well.
+        Source: "How To Corrupt An SQLite Database File", section 2.2, of SQLite's documentation.
+        """
         if path == ":memory:":
             return
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            with _creating:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            return
         except OSError as error:
             reason = error.strerror
             raise ConfigurationError(f"sqlite_database={options.shown(path)} cannot be opened: {reason}") from error
@@ -216,15 +258,18 @@ class _Database:
             )
             self._connection.execute(f'CREATE INDEX IF NOT EXISTS "{table}.listed" ON {self._table} (task, key)')
             self._connection.execute(f"SELECT {_COLUMNS} FROM {self._table} LIMIT 0")  # noqa: S608
+            # Deletes nothing, and fails if the file may not be written to, which nothing before needs to notice.
+            self._connection.execute(f"DELETE FROM {self._table} WHERE 0")  # noqa: S608
 
 
 class SqliteRepository:
     """A `Repository` in a SQLite file."""
 
-    def __init__(self, database: _Database, description: str) -> None:
+    def __init__(self, database: _Database, limiter: anyio.CapacityLimiter, description: str) -> None:
         self.description = description
         self._database = database
-        self._limiter = anyio.CapacityLimiter(1)
+        self._limiter = limiter
+        self._lock = threading.Lock()
 
     async def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int, token: str) -> Claimed:
         """See `Repository.claim`."""
@@ -246,10 +291,20 @@ class SqliteRepository:
         """See `Repository.tasks`."""
         return await self._call(self._database.tasks)
 
+    async def close(self) -> None:
+        """Closes the connection, after a call that may still be under way."""
+        with anyio.CancelScope(shield=True):
+            await self._call(self._database.close)
+
     async def _call(self, function: Callable[..., T], *args: object) -> T:
+        def alone() -> T:
+            # A native asyncio cancellation returns the limiter's token while the thread goes on.
+            with self._lock:
+                return function(*args)
+
         try:
-            return await anyio.to_thread.run_sync(function, *args, limiter=self._limiter)
-        except sqlite3.Error as error:
+            return await anyio.to_thread.run_sync(alone, limiter=self._limiter)
+        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
             raise RepositoryError(f"{self.description}: {error}") from error
 
 
@@ -282,13 +337,19 @@ def sqlite_repository(
 
 @asynccontextmanager
 async def _open(path: str, table: str) -> AsyncIterator[SqliteRepository]:
+    limiter = anyio.CapacityLimiter(1)
+    backoff = Backoff("opening the SQLite file")
+    database = None
+    while database is None:
+        try:
+            database = await anyio.to_thread.run_sync(_Database, path, table, limiter=limiter)
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode & 0xFF not in _TRANSIENT:
+                raise ConfigurationError(f"sqlite_database={options.shown(path)} cannot be used: {error}") from error
+            await anyio.sleep(backoff.failed(error))
+    backoff.succeeded()
+    repository = SqliteRepository(database, limiter, f"SQLite file {path!r}, table {table!r}")
     try:
-        database = await anyio.to_thread.run_sync(_Database, path, table)
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            raise RepositoryError(f"SQLite file {path!r} is locked by another program: {error}") from error
-        raise ConfigurationError(f"sqlite_database={options.shown(path)} cannot be used: {error}") from error
-    except sqlite3.Error as error:
-        raise ConfigurationError(f"sqlite_database={options.shown(path)} cannot be used: {error}") from error
-    with closing(database):
-        yield SqliteRepository(database, f"SQLite file {path!r}, table {table!r}")
+        yield repository
+    finally:
+        await repository.close()

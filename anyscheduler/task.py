@@ -266,7 +266,8 @@ def load_spec(template: Task, key: str, text: str) -> Task:
     for option in _GUARANTEE_OPTIONS:
         if option in spec:
             guarantees[option] = _load_guarantee(option, spec[option])
-    task = _instance_of(template, key[len(static_key(template.name)) + 1 :], own_args, guarantees)
+    name = options.schedule_name("name", key[len(static_key(template.name)) + 1 :])
+    task = _instance_of(template, name, own_args, guarantees)
     task.trigger = _load_trigger(spec, key)
     return task
 
