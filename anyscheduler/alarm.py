@@ -31,6 +31,8 @@ class Alarm:
         self._longest = longest
         self._at = NEVER
         self._scope: anyio.CancelScope | None = None
+        self.rang = False
+        """Whether the last sleep ended at an instant that was asked for, and not because of `longest`."""
 
     def set_for(self, at: int) -> None:
         """Asks to be woken at `at` (microseconds since the epoch) or earlier, in this sleep or else in the next one."""
@@ -50,6 +52,7 @@ class Alarm:
                 await anyio.sleep_forever()
             finally:
                 self._scope = None
+        self.rang = self._at <= self._now()
         self._at = NEVER
         return max(0.0, anyio.current_time() - scope.deadline) if scope.deadline > -math.inf else 0.0
 

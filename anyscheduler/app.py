@@ -78,11 +78,8 @@ class Scheduler:
         self._concurrency_limit = options.whole_number("concurrency_limit", concurrency_limit, 1, _MOST_AT_A_TIME)
         self._batch_size = options.whole_number("batch_size", batch_size, 1, _MOST_AT_A_TIME)
         self._clock = clock
-        self._shutdown_timeout = (
-            None
-            if shutdown_timeout is None
-            else options.duration("shutdown_timeout", shutdown_timeout, timedelta(0), _MOST_SHUTDOWN)
-        )
+        self._created = 0
+        self.set_shutdown_timeout(shutdown_timeout)
         self._args_size_limit = options.whole_number("args_size_limit", args_size_limit, 1, _MOST_ARGS)
         self._factory = repository_factory
         self._store_options = store_options
@@ -90,7 +87,6 @@ class Scheduler:
         self._tasks: dict[str, Task] = {}
         self._middlewares: list[Middleware] = []
         self._fixtures: list[Fixture] = []
-        self._created = 0
 
     def task(self, **given: Any) -> Callable[[Callable[..., Any] | Task], Task]:
         """Defines a static task: the decorated function runs by a schedule that stands in the code.
@@ -129,6 +125,8 @@ class Scheduler:
         """
         self._check_not_created()
         _check_callable("middleware", func, "an async function of the context and next")
+        if inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func):
+            options.refuse("middleware", func, "an async function that awaits next(); not a generator")
         try:
             inspect.signature(func).bind(None, None)
         except (TypeError, ValueError) as error:
@@ -144,6 +142,8 @@ class Scheduler:
         Raises:
             ConfigurationError: It is no async generator function, or the name cannot be had.
         """
+        if callable(name):
+            options.refuse("fixture name", name, "a string; write @app.fixture() with its parentheses")
 
         def decorate(func: FixtureFunction) -> FixtureFunction:
             self.use_fixture(name if name is not None else getattr(func, "__name__", ""), func)
@@ -182,11 +182,14 @@ class Scheduler:
         try:
             async with self._open_store() as repository:
                 app_context = AppContext(plan, repository, self._clock, self._args_size_limit)
-                async with set_up(self._fixtures, app_context):
-                    try:
-                        yield app_context
-                    finally:
-                        await app_context.close()
+                try:
+                    async with set_up(self._fixtures, app_context):
+                        try:
+                            yield app_context
+                        finally:
+                            await app_context.end_run()
+                finally:
+                    app_context.close()
         finally:
             self._created -= 1
 
@@ -210,8 +213,14 @@ class Scheduler:
             raise SystemExit(code)
 
     def set_shutdown_timeout(self, timeout: timedelta | None) -> None:
-        """Replaces the option `shutdown_timeout` before the app is created; the command line does."""
+        """Replaces the option `shutdown_timeout` before the app is created; the command line does.
+
+        Raises:
+            ConfigurationError: It is neither None nor a timedelta from zero to 366 days.
+        """
         self._check_not_created()
+        if timeout is not None:
+            options.duration("shutdown_timeout", timeout, timedelta(0), _MOST_SHUTDOWN)
         self._shutdown_timeout = timeout
 
     def _decorator(self, given: dict[str, Any], *, dynamic: bool) -> Callable[[Callable[..., Any] | Task], Task]:
@@ -233,7 +242,10 @@ class Scheduler:
 
     def _check_store_options(self) -> None:
         _check_callable("repository_factory", self._factory, "a callable such as sqlite_repository")
-        parameters = inspect.signature(self._factory).parameters.values()
+        try:
+            parameters = inspect.signature(self._factory).parameters.values()
+        except (TypeError, ValueError):
+            options.refuse("repository_factory", self._factory, "a callable such as sqlite_repository")
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             known = [parameter.name for parameter in parameters]
             own = [name for name in inspect.signature(Scheduler).parameters if name != "store_options"]
@@ -242,7 +254,9 @@ class Scheduler:
             for name in required:
                 if name not in self._store_options:
                     raise ConfigurationError(f"this repository_factory needs {name}=")
-        self._open_store()  # It validates the options, and opens nothing until it is entered.
+        # It validates the options, and opens nothing until it is entered.
+        if not isinstance(self._open_store(), AbstractAsyncContextManager):
+            options.refuse("repository_factory", self._factory, "a callable that returns an async context manager")
 
     def _check_not_created(self) -> None:
         if self._created:

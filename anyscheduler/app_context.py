@@ -12,7 +12,7 @@ import anyio
 
 from anyscheduler import options, trigger
 from anyscheduler.backoff import Backoff
-from anyscheduler.clock import from_micros, micros_reader
+from anyscheduler.clock import from_micros, micros_reader, to_micros
 from anyscheduler.context import Context, Execution, check_attribute_name
 from anyscheduler.errors import ConfigurationError, RepositoryError, TaskNotFoundError
 from anyscheduler.loop import Loop
@@ -42,6 +42,10 @@ class AppContext:
     def __init__(self, plan: Plan, repository: Repository, clock: Clock, args_size_limit: int) -> None:
         self._plan = plan
         self._repository = repository
+        try:
+            to_micros(clock())
+        except (TypeError, AttributeError):
+            options.refuse("clock", clock, "a callable that returns an aware datetime")
         self._now = micros_reader(clock)
         self._args_size_limit = args_size_limit
         self._new_token = TokenSource(self._now)
@@ -85,7 +89,7 @@ class AppContext:
         )
         try:
             with self._run_scope:
-                await self._register_static(tasks)
+                await self._register_static(loop, tasks)
                 if self._stopping:
                     loop.stop()
                 await loop.run(task_status)
@@ -98,7 +102,8 @@ class AppContext:
     def shutdown(self) -> None:
         """Begins a graceful stop: polling ends at once, and `run` returns when what is running has finished.
 
-        Calling it again has no further effect. Called before `run`, it makes that return at once.
+        Calling it again has no further effect. Called before `run`, it makes that return at once. A plain function,
+        which runs in a thread, calls it as `anyio.from_thread.run_sync(context.app_context.shutdown)`.
         """
         if not self._stopping:
             logger.info("stopping: no more executions are started")
@@ -167,8 +172,8 @@ class AppContext:
             RepositoryError: The store failed.
         """
         self._check_open()
+        self._check_known(task)
         if task.is_static and name is None:
-            self._check_known(task)
             return await self._registry.state(task, task.key)
         return await self._registry.state(task.parent_task or task, self._instance_key(task, name))
 
@@ -194,8 +199,8 @@ class AppContext:
         if not task.dynamic:
             raise ConfigurationError(f"task {str(task)!r} is not dynamic and has no instances")
         limit = self._plan.batch_size if limit is None else options.whole_number("limit", limit, 1, _MOST_PAGE)
-        if continuation_token is not None and not isinstance(continuation_token, str):
-            options.refuse("continuation_token", continuation_token, "the token of the page before")
+        if continuation_token is not None:
+            options.schedule_key("continuation_token", continuation_token)
         return await self._registry.states(task, limit, continuation_token)
 
     def add_to_context(self, name: str, value: Any) -> None:
@@ -208,9 +213,12 @@ class AppContext:
         self._check_open()
         self._shared[check_attribute_name("name", name, self._shared)] = value
 
-    async def close(self) -> None:
-        """Makes every later use an error, and ends `run` if it goes on; called by `create()` when it ends."""
+    def close(self) -> None:
+        """Makes every later use an error; called by `create()` when it has ended."""
         self._closed = True
+
+    async def end_run(self) -> None:
+        """Ends `run` if it still goes on; called by `create()` before the fixtures are torn down."""
         if self._loop is not None:
             logger.warning("create() is left while run() goes on, which is therefore cancelled")
             self._run_scope.cancel()
@@ -242,7 +250,7 @@ class AppContext:
             raise ConfigurationError(f"task {str(task)!r} is not dynamic and has no instances")
         return instance_key(task, options.schedule_name("name", name))
 
-    async def _register_static(self, tasks: dict[str, Task]) -> None:
+    async def _register_static(self, loop: Loop, tasks: dict[str, Task]) -> None:
         static = [task for task in tasks.values() if task.is_static]
         backoff = Backoff("registering the tasks of the app")
         while not self._stopping:
@@ -250,7 +258,7 @@ class AppContext:
                 due = await self._registry.sync_static(static)
                 await self._registry.report_unknown(task.name for task in self._plan.defined)
             except RepositoryError as error:
-                await anyio.sleep(backoff.failed(error))
+                await loop.pause(backoff.failed(error))
             else:
                 backoff.succeeded()
                 self._announce(tasks, due)
@@ -263,7 +271,8 @@ class AppContext:
                 logger.info("task %s: dynamic, its instances are in the store", task)
             elif task.name in due:
                 assert task.trigger is not None
-                next_due = from_micros(due[task.name], task.zone).isoformat(sep=" ", timespec="seconds")
-                logger.info("task %s: %s, next due %s", task, trigger.describe(task.trigger), next_due)
+                at = from_micros(due[task.name], task.zone).isoformat(sep=" ", timespec="seconds")
+                when = "next due" if due[task.name] > self._now() else "overdue since"
+                logger.info("task %s: %s, %s %s", task, trigger.describe(task.trigger), when, at)
         if len(tasks) > _MOST_ANNOUNCED:
             logger.info("and %s more", options.counted(len(tasks) - _MOST_ANNOUNCED, "task"))

@@ -15,7 +15,7 @@ import anyio.to_thread
 
 from anyscheduler import options
 from anyscheduler.errors import LeaseLostError, RepositoryError
-from anyscheduler.task import ExecutionMode, is_async
+from anyscheduler.task import ExecutionMode, Task, is_async
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -43,6 +43,8 @@ def with_heartbeat(
     options.flag("cancel_on_lease_lost", cancel_on_lease_lost)
 
     def decorate(body: Callable[[Context], Awaitable[None] | None]) -> Callable[[Context], Awaitable[None]]:
+        if isinstance(body, Task):
+            options.refuse("the body", body, "a function; put with_heartbeat below the decorator of the app")
         awaited = is_async(body)
 
         @functools.wraps(body)
@@ -60,8 +62,18 @@ async def call_body(body: Callable[[Context], Awaitable[None] | None], context: 
     if awaited:
         await body(context)  # type: ignore[misc]
         return
+
+    def caught() -> tuple[Awaitable[None] | None, BaseException | None]:
+        # Carried over as a value: some exceptions mean something else to the futures and coroutines on the way.
+        try:
+            return body(context), None
+        except BaseException as error:  # noqa: BLE001  # raised again below
+            return None, error
+
     limiter = context.app_context.thread_limiter
-    result = await anyio.to_thread.run_sync(body, context, limiter=limiter, abandon_on_cancel=True)
+    result, error = await anyio.to_thread.run_sync(caught, limiter=limiter, abandon_on_cancel=True)
+    if error is not None:
+        raise error
     if inspect.isawaitable(result):
         await result
 

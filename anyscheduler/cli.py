@@ -55,10 +55,15 @@ def run(
     try:
         runner.configure_logging(log_level)
     except ConfigurationError as error:
+        if log_level is None:
+            raise click.UsageError(str(error)) from error
         raise click.BadParameter(str(error), param_hint="--log-level") from error
     app = _load(target, verbose=verbose)
     if shutdown_timeout is not None:
-        app.set_shutdown_timeout(timedelta(seconds=shutdown_timeout))
+        try:
+            app.set_shutdown_timeout(timedelta(seconds=shutdown_timeout))
+        except (ValueError, OverflowError) as error:  # NaN, infinity, or what the option itself does not allow
+            raise click.BadParameter(str(error), param_hint="--shutdown-timeout") from error
     sys.exit(runner.run(app, backend=backend, use_uvloop=use_uvloop))
 
 
@@ -73,7 +78,7 @@ def _load(target: str, *, verbose: bool) -> Scheduler:
     except BaseException as error:  # noqa: BLE001  # whatever the module does, the cause belongs in one line
         if verbose:
             traceback.print_exc()
-        _fail(f"module {module_name!r} cannot be imported: {type(error).__name__}: {error}")
+        _fail(f"module {module_name!r} cannot be imported: {type(error).__name__}: {' '.join(str(error).split())}")
     try:
         app = getattr(module, name)
     except AttributeError:

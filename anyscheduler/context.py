@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from copy import deepcopy
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
 from anyscheduler import options
@@ -103,7 +104,7 @@ def check_attribute_name(option: str, name: object, taken: object) -> str:
     Raises:
         ConfigurationError: It is no identifier, begins with an underscore, is reserved, or is in `taken`.
     """
-    if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
+    if not isinstance(name, str) or not name.isidentifier() or iskeyword(name) or name.startswith("_"):
         options.refuse(option, name, "an identifier that does not begin with an underscore")
     if name in RESERVED_NAMES:
         options.refuse(option, name, f"none of the context's own names {', '.join(sorted(RESERVED_NAMES))}")

@@ -71,8 +71,9 @@ async def execute(execution: Execution, context: Context, middlewares: Sequence[
                 )
             else:
                 await call_body(task.func, context, awaited=task.is_async)
-        except BaseException as error:
-            cut_off = not isinstance(error, Exception) and is_cancelled()
+        except BaseException:
+            # Whatever it raised on the way out: a clean-up that fails is due to the stop as well.
+            cut_off = is_cancelled()
             raise
 
     call: Next = body

@@ -9,24 +9,24 @@ its own exception domain: a damaged one is set aside, and no other row is later 
 from __future__ import annotations
 
 import logging
+import random
 from collections import deque
-from datetime import timedelta
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.lowlevel
 
-from anyscheduler import lease, trigger
-from anyscheduler.alarm import AT_ONCE, NEVER, Alarm, ClockWatch
+from anyscheduler import lease
+from anyscheduler.alarm import AT_ONCE, Alarm, ClockWatch
 from anyscheduler.backoff import Backoff
-from anyscheduler.clock import check_instant
+from anyscheduler.clock import check_instant, duration_micros
 from anyscheduler.context import Context, Execution
-from anyscheduler.errors import LeaseLostError
 from anyscheduler.execution import Outcome, execute, is_cancelled
-from anyscheduler.options import counted, in_one_line
+from anyscheduler.holding import Holder
+from anyscheduler.options import counted
 from anyscheduler.repository import ClaimRequest
-from anyscheduler.settlement import Entry, Settlement
-from anyscheduler.task import ExecutionMode, FailureMode, Task, load_spec, static_key
+from anyscheduler.settlement import Settlement
+from anyscheduler.task import Task, load_spec, static_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from anyscheduler.tokens import TokenSource
 
 logger = logging.getLogger(__name__)
-
-_SET_ASIDE: Final = 60_000_000
-"""For how many microseconds a damaged row is kept out of the way, and so how often it is reported."""
 
 _JUMP_GRACE: Final = 5_000_000
 """For how many microseconds at most nothing is claimed after the clock was set ahead."""
@@ -74,11 +71,17 @@ class Loop:
         self._alarm = Alarm(now, plan.poll_interval.total_seconds())
         self._backoff = Backoff("claiming what is due")
         self._settlement = Settlement(repository, now)
+        self._holder = Holder(
+            self._settlement,
+            retry_after=duration_micros(plan.poll_interval),
+            now=now,
+            new_token=new_token,
+            wake_at=self._alarm.set_for,
+        )
         self._hard_stop = anyio.CancelScope()
         self._running: dict[Execution, None] = {}
         self._is_full = False
         self._stopping = False
-        self._retry_micros = plan.poll_interval // timedelta(microseconds=1)
         self._clock_watch = ClockWatch(now)
 
     @property
@@ -94,6 +97,11 @@ class Loop:
     def wake_at(self, at: int) -> None:
         """Tells that something is claimable from `at` (microseconds since the epoch) on."""
         self._alarm.set_for(at)
+
+    async def pause(self, seconds: float) -> None:
+        """Sleeps for so long, or until `stop` is called."""
+        self._alarm.set_for(self._now() + int(seconds * 1e6))
+        await self._alarm.sleep()
 
     async def run(self, task_status: TaskStatus[None]) -> None:
         """Runs until `stop` is called and everything has finished, or until it is cancelled.
@@ -149,7 +157,7 @@ class Loop:
         """Claims and starts what is due. Returns whether more may be claimed at once."""
         free = self._plan.concurrency_limit - len(self._running)
         self._is_full = free <= 0
-        if self._is_full:
+        if self._is_full or self._holder.has_late_results:
             return False
         limit = min(free, self._plan.batch_size)
         now = self._now()
@@ -159,7 +167,7 @@ class Loop:
         self._backoff.succeeded()
         if self._stopping or is_cancelled():
             for row in claimed.rows:
-                self._submit(lease.release(row, row.due_at, self._token()), row)
+                self._holder.release(row)
             return False
         for row in claimed.rows:
             self._start(row, bodies)
@@ -167,6 +175,10 @@ class Loop:
             self._serve_next_first(claimed.rows[-1].task)
             self._is_full = len(self._running) >= self._plan.concurrency_limit
             return not self._is_full
+        if not claimed.rows and self._alarm.rang:
+            # Another process was faster. Sleeping as long as that one now does would let it win every time.
+            interval = self._plan.poll_interval.total_seconds()
+            self._alarm.set_for(now + int(interval * random.uniform(0.5, 1.0) * 1e6))  # noqa: S311  # not a secret
         if claimed.next_claimable is not None:
             # At least a millisecond: a timer may fire a little early, and a store may see a due row that it cannot
             # give, because another process is about to.
@@ -181,11 +193,11 @@ class Loop:
     def _start(self, row: Row, bodies: TaskGroup) -> None:
         try:
             task = self._task_of(row)
-            first = self._first_write(task, row)
+            first = self._holder.first_write(task, row)
         except Exception as error:  # noqa: BLE001  # whatever is wrong with it, it is this row's own affair
-            self._set_aside(row, error)
+            self._holder.set_aside(row, error)
             return
-        execution = Execution(task, row, self._extend)
+        execution = Execution(task, row, self._holder.extend)
         self._running[execution] = None
         bodies.start_soon(self._run, execution, first)
 
@@ -201,27 +213,13 @@ class Loop:
             raise ValueError(f"it is an instance, and task {template.name!r} is not dynamic any more")
         return load_spec(template, row.key, row.spec)
 
-    def _first_write(self, task: Task, row: Row) -> Change | None:
-        """Returns what must be in the store before the body may start.
-
-        1. At most once: the next occurrence.
-        2. An instance with a lease duration of its own: that lease; the claim knew only the task's.
-        3. Otherwise the claim is enough.
-        """
-        if task.execution_mode is ExecutionMode.AT_MOST_ONCE:
-            return self._commit(task, row)
-        if task.parent_task is not None and task.lease_duration != task.parent_task.lease_duration:
-            until = self._now() + task.lease_micros
-            return lease.Change(row.key, row.token, lease.extend(row, until))
-        return None
-
     async def _run(self, execution: Execution, first: Change | None) -> None:
         try:
-            if first is not None and not await self._write_first(execution, first):
+            if first is not None and not await self._holder.write_first(execution, first):
                 return
             started = self._now()
             outcome = await execute(execution, self._make_context(execution), self._plan.middlewares)
-            self._settle(execution, outcome)
+            self._holder.settle(execution, outcome)
             if logger.isEnabledFor(logging.INFO):
                 self._report(execution, outcome, started)
         finally:
@@ -236,139 +234,6 @@ class Loop:
             if is_cancelled():
                 raise
 
-    async def _write_first(self, execution: Execution, change: Change) -> bool:
-        """Writes `change` before the body starts; returns whether it may."""
-        row = execution.row
-        written = anyio.Event()
-        applied: bool | None = None
-        cancelled = False
-
-        def done(result: bool | None) -> None:
-            nonlocal applied
-            applied = result
-            written.set()
-            if result and cancelled:
-                self._settlement.submit(Entry(lease.give_back(row, change, self._token()), NEVER, _ignore))
-
-        self._settlement.submit(Entry(change, row.claimable_at, done))
-        try:
-            await written.wait()
-        except BaseException:
-            cancelled = True
-            if applied:
-                done(applied)
-            raise
-        if not applied:
-            logger.warning("%s: not started, it was replaced, removed or taken over after the claim", execution.task)
-            return False
-        if execution.task.execution_mode is ExecutionMode.AT_MOST_ONCE:
-            self._wake_for(change)
-        elif change.row is not None:
-            execution.row = change.row
-        return True
-
-    async def _extend(self, execution: Execution) -> None:
-        """Extends the lease of an execution; see `Context.heartbeat`."""
-        if execution.task.execution_mode is ExecutionMode.AT_MOST_ONCE:
-            return
-        if execution.lease_lost:
-            raise LeaseLostError(str(execution.task))
-        written = anyio.Event()
-        applied: bool | None = None
-
-        def done(result: bool | None) -> None:
-            nonlocal applied
-            applied = result
-            written.set()
-
-        self._submit_extension(execution, done)
-        await written.wait()
-        if not applied:
-            raise LeaseLostError(str(execution.task))
-
-    def _submit_extension(self, execution: Execution, done: Callable[[bool | None], None]) -> None:
-        extended = lease.extend(execution.row, self._now() + execution.task.lease_micros)
-
-        def note(applied: bool | None) -> None:
-            if applied:
-                execution.row = extended
-            # Given up (None) is not lost: nobody may have claimed it since, and a commit will find that out.
-            execution.lease_lost = applied is False
-            done(applied)
-
-        change = lease.Change(extended.key, extended.token, extended)
-        self._settlement.submit(Entry(change, execution.row.claimable_at, note))
-
-    def _settle(self, execution: Execution, outcome: Outcome) -> None:
-        """Queues what the outcome means for the stored schedule.
-
-        1. At most once: everything was written before the body started.
-        2. Success, or a failure that counts as one: the next occurrence.
-        3. Failure: by the failure mode; NONE leaves the lease to end by itself.
-        4. Stopped hard: released, so that another process can run it now; unless the body still runs in a thread.
-        5. Lease lost: it is somebody else's.
-        """
-        task, row = execution.task, execution.row
-        if task.execution_mode is ExecutionMode.AT_MOST_ONCE:
-            return
-        match outcome:
-            case Outcome.SUCCEEDED | Outcome.SKIPPED:
-                self._submit_commit(task, row)
-            case Outcome.FAILED:
-                match task.failure_mode:
-                    case FailureMode.COMMIT:
-                        self._submit_commit(task, row)
-                    case FailureMode.UNLOCK:
-                        self._submit(lease.release(row, self._now() + self._retry_micros, self._token()), row)
-                    case FailureMode.NONE:
-                        pass
-                    case _:
-                        assert_never(task.failure_mode)
-            case Outcome.CANCELLED:
-                self._submit(lease.release(row, row.due_at, self._token()), row)
-            case Outcome.ABANDONED:
-                logger.warning("%s: its thread cannot be stopped; it stays leased until that runs out", task)
-            case Outcome.LEASE_LOST:
-                logger.warning("%s: ended after its lease was lost; nothing is recorded", task)
-            case _:
-                assert_never(outcome)
-
-    def _submit_commit(self, task: Task, row: Row) -> None:
-        try:
-            change = self._commit(task, row)
-        except Exception as error:  # noqa: BLE001  # its own affair again; here the trigger can have raised
-            self._set_aside(row, error)
-            return
-        self._submit(change, row)
-
-    def _commit(self, task: Task, row: Row) -> Change:
-        assert task.trigger is not None
-        due = trigger.next_due(task.trigger, row.due_at, self._now(), fast_forward=task.fast_forward)
-        if due is None and task.execute_at is None:
-            logger.info("%s: its schedule has ended; this was the last occurrence", task)
-        return lease.commit(row, due, self._token())
-
-    def _set_aside(self, row: Row, error: Exception) -> None:
-        logger.error("%s: set aside for a minute, the stored row cannot be executed: %s", in_one_line(row.key), error)
-        self._submit(lease.release(row, self._now() + _SET_ASIDE, self._token()), row)
-
-    def _submit(self, change: Change, held: Row) -> None:
-        def done(applied: bool | None) -> None:
-            if applied:
-                self._wake_for(change)
-                return
-            name = in_one_line(held.key)
-            if applied is None:
-                logger.warning("%s: the store could not be reached before the lease ended; it will run again", name)
-            else:
-                logger.warning("%s: a late result was refused, the lease had ended or the schedule changed", name)
-
-        self._settlement.submit(Entry(change, held.claimable_at, done))
-
-    def _wake_for(self, change: Change) -> None:
-        if change.row is not None:
-            self._alarm.set_for(change.row.claimable_at)
-
     def _clock_was_set_ahead(self) -> bool:
         """Notices a wall clock that was set; extends what runs here if it was set ahead, and then returns True.
 
@@ -381,9 +246,7 @@ class Loop:
         logger.warning("the clock was set %s by %.1f s", "ahead" if jump > 0 else "back", abs(jump))
         if jump < 0:
             return False
-        for execution in self._running:
-            if execution.task.execution_mode is ExecutionMode.AT_LEAST_ONCE:
-                self._submit_extension(execution, _ignore)
+        self._holder.extend_all(self._running)
         return True
 
     def _report(self, execution: Execution, outcome: Outcome, started: int) -> None:
@@ -395,7 +258,3 @@ class Loop:
             (self._now() - started) / 1e6,
             (started - due) / 1e6,
         )
-
-
-def _ignore(_applied: bool | None) -> None:
-    pass

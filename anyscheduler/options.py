@@ -122,6 +122,17 @@ def schedule_name(option: str, value: object) -> str:
     return value
 
 
+def schedule_key(option: str, value: object) -> str:
+    """Returns `value` if it can be the key of a schedule, such as `list_tasks` gives as its token.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    if isinstance(value, str) and value and not any("\ud800" <= character <= "\udfff" for character in value):
+        return value
+    refuse(option, value, "the token of the page before")
+
+
 def refuse_slips(keywords: Iterable[str], options: Iterable[str]) -> None:
     """Refuses keywords that are one slip of the keyboard away from an option; other keywords are arguments.
 

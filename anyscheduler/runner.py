@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import warnings
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio
@@ -45,7 +45,8 @@ def configure_logging(level: str | None = None) -> None:
     """
     name = (level or os.environ.get("LOG_LEVEL") or "INFO").upper()
     if name not in logging.getLevelNamesMapping():
-        raise ConfigurationError(f"log level {name!r} is refused: DEBUG, INFO, WARNING, ERROR or CRITICAL")
+        source = "log level" if level else "the environment's LOG_LEVEL"
+        raise ConfigurationError(f"{source} {name!r} is refused: DEBUG, INFO, WARNING, ERROR or CRITICAL")
     logging.basicConfig(level=name, stream=sys.stdout, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     warnings.formatwarning = _one_line
     logging.captureWarnings(capture=True)
@@ -72,14 +73,18 @@ def run(app: Scheduler, *, backend: Literal["asyncio", "trio"], use_uvloop: bool
             code = anyio.run(_serve, app, signals, backend=backend, backend_options=backend_options)
         except BaseException as raised:  # the last line of a program that failed says why
             error = _only(raised)
-            # An error of ours says all in one line; whatever else was raised needs its traceback.
-            in_one_line = isinstance(error, AnySchedulerError | ImportError) and not logger.isEnabledFor(logging.DEBUG)
+            # An error of ours says all in one line, and so does an event loop that is not installed; whatever else was
+            # raised needs its traceback.
+            says_all = isinstance(error, AnySchedulerError) or isinstance(raised, ImportError)
+            in_one_line = says_all and not logger.isEnabledFor(logging.DEBUG)
             logger.critical("failed: %s: %s", type(error).__name__, error, exc_info=None if in_one_line else error)
             code = FAILURE
     if code != SUCCESS and any(not thread.daemon for thread in threading.enumerate()[1:]):
         # A plain function still runs in its thread, and the interpreter would wait for it.
         logging.shutdown()
-        sys.stdout.flush()
+        # Standard output can be closed, or missing altogether.
+        with suppress(AttributeError, OSError, ValueError):
+            sys.stdout.flush()
         os._exit(code)
     return code
 
@@ -115,6 +120,7 @@ async def _serve(app: Scheduler, signals: _Signals) -> int:
         if not group.cancel_scope.cancel_called:
             group.cancel_scope.cancel()
             return code
+    logger.warning("stopped hard")
     return signals.exit_code
 
 

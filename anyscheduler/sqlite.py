@@ -16,6 +16,7 @@ import threading
 import time
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -222,7 +223,7 @@ class _Database:
             return
         except OSError as error:
             reason = error.strerror
-            raise ConfigurationError(f"sqlite_database={options.shown(path)} cannot be opened: {reason}") from error
+            raise ConfigurationError(f"sqlite_database={path!r} cannot be opened: {reason}") from error
 
     def _use_wal(self) -> None:
         # Several processes that open a new file at once would all switch its mode, which SQLite answers to all but one
@@ -332,6 +333,9 @@ def sqlite_repository(
         options.refuse("sqlite_table_name", sqlite_table_name, "letters, digits and underscores, at most 63")
     if sqlite_table_name.lower().startswith("sqlite_"):
         options.refuse("sqlite_table_name", sqlite_table_name, "not a name that SQLite keeps for itself")
+    if path != ":memory:":
+        # Absolute, so that its log lines tell where it is, and a changed working directory does not matter.
+        path = str(Path(path).absolute())
     return _open(path, sqlite_table_name)
 
 
@@ -345,7 +349,7 @@ async def _open(path: str, table: str) -> AsyncIterator[SqliteRepository]:
             database = await anyio.to_thread.run_sync(_Database, path, table, limiter=limiter)
         except sqlite3.Error as error:
             if error.sqlite_errorcode & 0xFF not in _TRANSIENT:
-                raise ConfigurationError(f"sqlite_database={options.shown(path)} cannot be used: {error}") from error
+                raise ConfigurationError(f"sqlite_database={path!r} cannot be used: {error}") from error
             await anyio.sleep(backoff.failed(error))
     backoff.succeeded()
     repository = SqliteRepository(database, limiter, f"SQLite file {path!r}, table {table!r}")

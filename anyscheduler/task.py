@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -96,7 +96,7 @@ class Task:
     execution_mode: ExecutionMode = ExecutionMode.AT_LEAST_ONCE
     lease_duration: timedelta = DEFAULT_LEASE
     heartbeat: bool = False
-    extra_args: dict[str, Any]
+    extra_args: dict[str, Any] = field(repr=False)
     enabled: bool = True
     is_async: bool
 
@@ -274,7 +274,7 @@ def load_spec(template: Task, key: str, text: str) -> Task:
 
 def placeholder(template: Task, key: str) -> Task:
     """Returns an instance that stands in for a stored row that cannot be read: it has a name, and no trigger."""
-    return _instance_of(template, key[len(static_key(template.name)) + 1 :], {}, {})
+    return _instance_of(template, key[len(static_key(template.name)) + 1 :] or template.name, {}, {})
 
 
 def fingerprint(task_trigger: Trigger) -> str:
@@ -376,6 +376,14 @@ def _check_body(body: object) -> None:
         options.refuse("the body", body, "an async function or a plain function that takes the context")
     if any(inspect.isgeneratorfunction(part) or inspect.isasyncgenfunction(part) for part in (body, called)):
         options.refuse("the body", body, "a function that returns; a generator would never be run")
+    try:
+        signature = inspect.signature(body)
+    except (TypeError, ValueError):
+        return  # Some callables that are not written in Python do not tell.
+    try:
+        signature.bind(None)
+    except TypeError:
+        options.refuse("the body", body, "a function that can be called with the context as its only argument")
 
 
 def is_async(body: object) -> bool:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import anyio
 import pytest
 
-from anyscheduler import TaskLockedError
+from anyscheduler import Context, TaskLockedError
 from anyscheduler.lease import Change, Row
 from tests.loop.damage import GOOD, HUGE, SPECS, Scene
 from tests.loop.scene import START, micros, run_for, running, virtual
@@ -145,3 +145,22 @@ async def test_a_lease_that_ends_beyond_all_time_can_be_shown_refused_and_forced
     assert state is not None
     assert state.locked_until is not None
     assert scene.bodies == ["it"]
+
+
+@pytest.mark.parametrize("due", [-HUGE, HUGE, 10**18], ids=str)
+@virtual
+async def test_an_absurd_due_time_of_a_static_task_does_not_keep_the_app_from_starting(due: int) -> None:
+    scene = Scene()
+
+    @scene.app.task(interval=timedelta(seconds=5))
+    async def static(context: Context) -> None:
+        scene.bodies.append("static")
+
+    state = '{"fingerprint":"every 0:00:05","last":1}'
+    await scene.smuggle("static", task="static", spec="", due=due, state=state)
+
+    await run_for(scene.app, 31)
+
+    assert scene.others == [10, 20, 30]
+    assert scene.bodies == []
+    assert (await scene.repository.row("static")).due_at == due

@@ -132,7 +132,7 @@ def test_a_store_that_cannot_be_opened_ends_the_program_with_one_line_that_names
     assert program.ends(troubled=True) == 1
     (line,) = program.lines
     assert "CRITICAL" in line
-    assert f"sqlite_database='{path}'" in line
+    assert f"/{path}' cannot be" in line
 
 
 def test_a_body_that_raises_system_exit_or_keyboard_interrupt_does_not_end_the_program(

@@ -109,7 +109,8 @@ def test_a_file_that_is_locked_while_the_app_starts_is_waited_for(programs: Prog
         second = programs.run(TICKING)
         second.until("locked")
         other.execute("ROLLBACK")
-    second.until("> task", times=20)
+    second.until("> task", times=120)
     second.send(signal.SIGTERM)
     assert second.ends(troubled=True) == 0
+    assert_trouble_was_told_once(second)
     assert_each_ran_once([*first.told, *second.told], tmp_path)

@@ -1,0 +1,236 @@
+"""Holding claimed rows: what is written to the store for them, from the claim to the end of the execution.
+
+Knows: executions and their outcomes, the lease rules, the settlement queue. Must not know: polling, the store itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, assert_never
+
+import anyio
+
+from anyscheduler import lease, trigger
+from anyscheduler.alarm import AT_ONCE, NEVER
+from anyscheduler.errors import LeaseLostError
+from anyscheduler.execution import Outcome
+from anyscheduler.options import in_one_line
+from anyscheduler.settlement import Entry, Settlement
+from anyscheduler.task import ExecutionMode, FailureMode, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from anyscheduler.context import Execution
+    from anyscheduler.lease import Change, Row
+    from anyscheduler.tokens import TokenSource
+
+logger = logging.getLogger(__name__)
+
+_SET_ASIDE: Final = 60_000_000
+"""For how many microseconds a damaged row is kept out of the way, and so how often it is reported."""
+
+
+class Holder:
+    """Everything that this process writes for the rows that it holds.
+
+    Args:
+        settlement: The queue that the changes go into.
+        retry_after: How long an occurrence waits for another attempt under `FailureMode.UNLOCK`, in microseconds.
+        now: The time, in microseconds since the epoch.
+        new_token: Draws fence tokens.
+        wake_at: Called with the instant from which on something that was written is claimable.
+    """
+
+    def __init__(
+        self,
+        settlement: Settlement,
+        *,
+        retry_after: int,
+        now: Callable[[], int],
+        new_token: TokenSource,
+        wake_at: Callable[[int], None],
+    ) -> None:
+        self._settlement = settlement
+        self._retry_after = retry_after
+        self._now = now
+        self._token = new_token
+        self._wake_at = wake_at
+        self._late = 0
+
+    @property
+    def has_late_results(self) -> bool:
+        """Whether a result is still to be written whose lease has ended.
+
+        A claim at this moment would take that occurrence from it, and with a body that is always longer than its lease
+        would do so for ever.
+        """
+        return self._late > 0
+
+    def release(self, row: Row) -> None:
+        """Gives a row back that was claimed and not started."""
+        self._submit(lease.release(row, row.due_at, self._token()), row)
+
+    def first_write(self, task: Task, row: Row) -> Change | None:
+        """Returns what must be in the store before the body may start.
+
+        1. At most once: the next occurrence.
+        2. An instance with a lease duration of its own: that lease; the claim knew only the task's.
+        3. Otherwise the claim is enough.
+        """
+        if task.execution_mode is ExecutionMode.AT_MOST_ONCE:
+            return self._commit(task, row)
+        if task.parent_task is not None and task.lease_duration != task.parent_task.lease_duration:
+            until = self._now() + task.lease_micros
+            return lease.Change(row.key, row.token, lease.extend(row, until))
+        return None
+
+    async def write_first(self, execution: Execution, change: Change) -> bool:
+        """Writes `change` before the body starts; returns whether it may."""
+        row = execution.row
+        written = anyio.Event()
+        applied: bool | None = None
+        cancelled = False
+
+        def done(result: bool | None) -> None:
+            nonlocal applied
+            applied = result
+            written.set()
+            if result and cancelled:
+                self._settlement.submit(Entry(lease.give_back(row, change, self._token()), NEVER, _ignore))
+
+        self._settlement.submit(Entry(change, row.claimable_at, done))
+        try:
+            await written.wait()
+        except BaseException:
+            cancelled = True
+            if applied:
+                done(applied)
+            raise
+        if not applied:
+            logger.warning("%s: not started, it was replaced, removed or taken over after the claim", execution.task)
+            return False
+        if execution.task.execution_mode is ExecutionMode.AT_MOST_ONCE:
+            self._wake_for(change)
+        elif change.row is not None:
+            execution.row = change.row
+        return True
+
+    async def extend(self, execution: Execution) -> None:
+        """Extends the lease of an execution; see `Context.heartbeat`."""
+        if execution.task.execution_mode is ExecutionMode.AT_MOST_ONCE:
+            return
+        if execution.lease_lost:
+            raise LeaseLostError(str(execution.task))
+        written = anyio.Event()
+        applied: bool | None = None
+
+        def done(result: bool | None) -> None:
+            nonlocal applied
+            applied = result
+            written.set()
+
+        self._submit_extension(execution, done)
+        await written.wait()
+        if not applied:
+            raise LeaseLostError(str(execution.task))
+
+    def extend_all(self, executions: Iterable[Execution]) -> None:
+        """Extends every lease that is held, without waiting for the result."""
+        for execution in executions:
+            if execution.task.execution_mode is ExecutionMode.AT_LEAST_ONCE:
+                self._submit_extension(execution, _ignore)
+
+    def _submit_extension(self, execution: Execution, done: Callable[[bool | None], None]) -> None:
+        extended = lease.extend(execution.row, self._now() + execution.task.lease_micros)
+
+        def note(applied: bool | None) -> None:
+            if applied:
+                execution.row = extended
+            # Given up (None) is not lost: nobody may have claimed it since, and a commit will find that out.
+            execution.lease_lost = applied is False
+            done(applied)
+
+        change = lease.Change(extended.key, extended.token, extended)
+        self._settlement.submit(Entry(change, execution.row.claimable_at, note))
+
+    def settle(self, execution: Execution, outcome: Outcome) -> None:
+        """Queues what the outcome means for the stored schedule.
+
+        1. At most once: everything was written before the body started.
+        2. Success, or a failure that counts as one: the next occurrence.
+        3. Failure: by the failure mode; NONE leaves the lease to end by itself.
+        4. Stopped hard: released, so that another process can run it now; unless the body still runs in a thread.
+        5. Lease lost: it is somebody else's.
+        """
+        task, row = execution.task, execution.row
+        if task.execution_mode is ExecutionMode.AT_MOST_ONCE:
+            return
+        match outcome:
+            case Outcome.SUCCEEDED | Outcome.SKIPPED:
+                self._submit_commit(task, row)
+            case Outcome.FAILED:
+                match task.failure_mode:
+                    case FailureMode.COMMIT:
+                        self._submit_commit(task, row)
+                    case FailureMode.UNLOCK:
+                        self._submit(lease.release(row, self._now() + self._retry_after, self._token()), row)
+                    case FailureMode.NONE:
+                        pass
+                    case _:
+                        assert_never(task.failure_mode)
+            case Outcome.CANCELLED:
+                self.release(row)
+            case Outcome.ABANDONED:
+                logger.warning("%s: its thread cannot be stopped; it stays leased until that runs out", task)
+            case Outcome.LEASE_LOST:
+                logger.warning("%s: ended after its lease was lost; nothing is recorded", task)
+            case _:
+                assert_never(outcome)
+
+    def _submit_commit(self, task: Task, row: Row) -> None:
+        try:
+            change = self._commit(task, row)
+        except Exception as error:  # noqa: BLE001  # its own affair again; here the trigger can have raised
+            self.set_aside(row, error)
+            return
+        self._submit(change, row)
+
+    def _commit(self, task: Task, row: Row) -> Change:
+        assert task.trigger is not None
+        due = trigger.next_due(task.trigger, row.due_at, self._now(), fast_forward=task.fast_forward)
+        if due is None and task.execute_at is None:
+            logger.info("%s: its schedule has ended; this was the last occurrence", task)
+        return lease.commit(row, due, self._token())
+
+    def set_aside(self, row: Row, error: Exception) -> None:
+        """Keeps a row that cannot be executed out of the way for a minute, otherwise as it is, and says so."""
+        logger.error("%s: set aside for a minute, the stored row cannot be executed: %s", in_one_line(row.key), error)
+        self._submit(lease.release(row, self._now() + _SET_ASIDE, self._token()), row)
+
+    def _submit(self, change: Change, held: Row) -> None:
+        is_late = held.claimable_at <= self._now()
+        self._late += is_late
+
+        def done(applied: bool | None) -> None:
+            self._late -= is_late
+            if is_late:
+                self._wake_at(AT_ONCE)
+            if applied:
+                self._wake_for(change)
+                return
+            name = in_one_line(held.key)
+            if applied is None:
+                logger.warning("%s: the store could not be reached before the lease ended; it will run again", name)
+            else:
+                logger.warning("%s: a late result was refused, the lease had ended or the schedule changed", name)
+
+        self._settlement.submit(Entry(change, held.claimable_at, done))
+
+    def _wake_for(self, change: Change) -> None:
+        if change.row is not None:
+            self._wake_at(change.row.claimable_at)
+
+
+def _ignore(_applied: bool | None) -> None:
+    pass
