@@ -21,13 +21,16 @@ from anyscheduler.errors import ConfigurationError
 _USAGE_ERROR = 2
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+_HELP = {"help_option_names": ["-h", "--help"]}
+
+
+@click.group(context_settings=_HELP)
 @click.version_option(__version__, prog_name="anyscheduler")
 def main() -> None:
     """A distributed scheduler for async Python: asyncio and trio, on memory or SQLite."""
 
 
-@main.command()
+@main.command(context_settings=_HELP)
 @click.argument("target", metavar="MODULE:APP")
 @click.option("--backend", type=click.Choice(["asyncio", "trio"]), default="asyncio", show_default=True,
               help="The event loop to run on.")  # fmt: skip

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import stat
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -667,3 +669,41 @@ def test_a_claimed_row_is_the_row_that_is_stored(path: Path) -> None:
 async def test_the_factory_yields_the_repository_of_the_documentation(path: Path) -> None:
     async with sqlite_repository(sqlite_database=path) as repository:
         assert isinstance(repository, SqliteRepository)
+
+
+_COPIES = """
+import sqlite3, sys
+other = sqlite3.connect(sys.argv[1])
+print(other.execute("SELECT count(*) FROM anyscheduler").fetchone()[0])
+other.close()
+"""
+
+
+@pytest.mark.anyio
+async def test_a_second_context_on_a_file_leaves_the_locks_of_the_first_in_place(path: Path) -> None:
+    # POSIX drops all locks of a process on a file when it closes any descriptor of it. Without its locks here, another
+    # program takes itself for the last one, and removes the log in which the rows still are.
+    async with sqlite_repository(sqlite_database=path) as repository:
+        await insert(repository, free_row("a"))
+        await open_and_close(path)
+        for _ in range(2):
+            seen = await anyio.run_process([sys.executable, "-c", _COPIES, str(path)])
+            assert seen.stdout.split() == [b"1"]
+        assert path.with_name(path.name + "-wal").exists()
+        await insert(repository, free_row("b"))
+        seen = await anyio.run_process([sys.executable, "-c", _COPIES, str(path)])
+        assert seen.stdout.split() == [b"2"]
+
+
+def test_a_call_that_asyncio_cut_off_keeps_the_connection_to_itself_until_it_ends(path: Path) -> None:
+    async def scene() -> None:
+        async with sqlite_repository(sqlite_database=path) as repository:
+            # Each statement takes a while, so that the caller, and with it the place in the limiter, is gone while the
+            # thread is still inside of its transaction.
+            repository._database._connection.set_trace_callback(lambda _: time.sleep(0.05))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(repository.write([Change("a", None, free_row("a"))]), 0.08)
+            assert await repository.write([Change("b", None, free_row("b"))]) == [True]
+            assert set(await repository.read(["a", "b"])) == {"a", "b"}
+
+    asyncio.run(scene())
