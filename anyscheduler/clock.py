@@ -61,7 +61,7 @@ def check_instant(micros: int) -> None:
     Raises:
         ValueError: It is another one, or no int at all.
     """
-    if type(micros) is not int or clamp(micros) != micros:
+    if type(micros) is not int or not _FIRST <= micros <= _LAST:
         raise ValueError(f"{micros!r} is not an instant before the year 9999, in microseconds since the epoch")
 
 

@@ -79,6 +79,9 @@ class State(NamedTuple):
     last: int = 0
 
 
+_NOTHING = State()
+
+
 def encode_state(state: State) -> str:
     """Returns the state as it is stored; the empty state is the empty string."""
     fields = {name: value for name, value in zip(State._fields, state, strict=True) if value}
@@ -92,7 +95,7 @@ def decode_state(text: str) -> State:
         ValueError: The text is not such a state: it was damaged.
     """
     if text == "":
-        return State()
+        return _NOTHING
     fields = load_object(text)
     state = State(**{name: fields[name] for name in State._fields if name in fields})
     if type(state.fingerprint) is not str:

@@ -219,20 +219,22 @@ class Loop:
                 return
             started = self._now()
             outcome = await execute(execution, self._make_context(execution), self._plan.middlewares)
-            self._holder.settle(execution, outcome)
-            if logger.isEnabledFor(logging.INFO):
-                self._report(execution, outcome, started)
+            ended = self._now()
+            try:
+                # What was claimed together starts first; only then are results worked out. And a body that cancels its
+                # own asyncio task as the last thing it does would otherwise take the task group down with it.
+                await anyio.lowlevel.checkpoint()
+            except anyio.get_cancelled_exc_class():
+                if is_cancelled():
+                    raise
+            finally:
+                self._holder.settle(execution, outcome)
+                if logger.isEnabledFor(logging.INFO):
+                    _report(execution, outcome, started, ended)
         finally:
             del self._running[execution]
             if self._is_full:
                 self._alarm.set_for(AT_ONCE)
-        try:
-            await anyio.lowlevel.checkpoint()
-        except anyio.get_cancelled_exc_class():
-            # Without this a body that cancels its own asyncio task as the last thing it does would leave that to take
-            # the task group down, and the app with it.
-            if is_cancelled():
-                raise
 
     def _clock_was_set_ahead(self) -> bool:
         """Notices a wall clock that was set; extends what runs here if it was set ahead, and then returns True.
@@ -249,12 +251,12 @@ class Loop:
         self._holder.extend_all(self._running)
         return True
 
-    def _report(self, execution: Execution, outcome: Outcome, started: int) -> None:
-        due = execution.row.due_at
-        logger.info(
-            "%s: %s after %.3f s (started %.3f s after it was due)",
-            execution.task,
-            outcome.name.lower().replace("_", " "),
-            (self._now() - started) / 1e6,
-            (started - due) / 1e6,
-        )
+
+def _report(execution: Execution, outcome: Outcome, started: int, ended: int) -> None:
+    logger.info(
+        "%s: %s after %.3f s (started %.3f s after it was due)",
+        execution.task,
+        outcome.name.lower().replace("_", " "),
+        (ended - started) / 1e6,
+        (started - execution.row.due_at) / 1e6,
+    )
