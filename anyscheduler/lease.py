@@ -205,6 +205,6 @@ def locked_until(row: Row, now: int) -> int | None:
     3. Its token says that it waits for another attempt: free.
     4. Anything else is a lease.
     """
-    if row.claimable_at <= now or row.claimable_at == row.due_at or row.token.endswith(_WAITING):
+    if is_claimable(row, now) or row.claimable_at == row.due_at or row.token.endswith(_WAITING):
         return None
     return row.claimable_at

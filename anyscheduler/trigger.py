@@ -21,21 +21,19 @@ from typing import TYPE_CHECKING, assert_never
 
 from croniter import croniter
 
-from anyscheduler.clock import check_instant, to_micros
+from anyscheduler.clock import EPOCH, check_instant, duration_micros, from_micros, to_micros
 from anyscheduler.options import duration, refuse, shown
 from anyscheduler.zones import offset_at, resolve
 
 if TYPE_CHECKING:
     from datetime import tzinfo
 
-_MICROSECOND = timedelta(microseconds=1)
 _SECOND = 1_000_000
 _DAY = 86_400
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NAIVE_EPOCH = _EPOCH.replace(tzinfo=None)
+_NAIVE_EPOCH = EPOCH.replace(tzinfo=None)
 # The first and the last second that a datetime can hold, in seconds since the epoch.
-_EARLIEST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
-_LATEST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
+_EARLIEST = (datetime.min.replace(tzinfo=UTC) - EPOCH) // timedelta(seconds=1)
+_LATEST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(seconds=1)
 
 _LONGEST_EXPRESSION = 256
 _ALIASES = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually")
@@ -124,7 +122,7 @@ def interval(value: object) -> IntervalTrigger:
         ConfigurationError: It is something else.
     """
     length = duration("interval", value, timedelta(milliseconds=1), timedelta(days=36_525))
-    return IntervalTrigger(length // _MICROSECOND)
+    return IntervalTrigger(duration_micros(length))
 
 
 def once(execute_at: object) -> OnceTrigger:
@@ -188,7 +186,7 @@ def describe(trigger: Trigger) -> str:
         case IntervalTrigger(microseconds):
             return f"every {timedelta(microseconds=microseconds)}"
         case OnceTrigger(at):
-            return f"once at {(_EPOCH + timedelta(microseconds=at)).isoformat()}"
+            return f"once at {from_micros(at).isoformat()}"
         case _:
             assert_never(trigger)
 

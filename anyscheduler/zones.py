@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 from dateutil import tz
 
+from anyscheduler.clock import EPOCH
 from anyscheduler.options import refuse
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 _LONGEST = 255
 _DAY = 86_400
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Two days inside the years 1 and 9999: a zone may look at the other end of an offset, or of a daylight saving rule.
 _FIRST = int(datetime(1, 1, 3, tzinfo=UTC).timestamp())
 _LAST = int(datetime(9999, 12, 29, tzinfo=UTC).timestamp())
@@ -73,7 +73,7 @@ def offset_at(zone: tzinfo, second: int) -> int:
         second: The instant, in seconds since the epoch. Instants before 0001-01-03 and after 9999-12-29 get the offset
             of that day.
     """
-    instant = _EPOCH + timedelta(seconds=min(max(second, _FIRST), _LAST))
+    instant = EPOCH + timedelta(seconds=min(max(second, _FIRST), _LAST))
     difference = instant.astimezone(zone).replace(tzinfo=None) - instant.replace(tzinfo=None)
     return difference.days * _DAY + difference.seconds
 
