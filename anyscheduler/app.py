@@ -20,9 +20,10 @@ from anyscheduler.fixture import Fixture, check_fixture, set_up
 from anyscheduler.memory import memory_repository
 from anyscheduler.plan import Plan
 from anyscheduler.sqlite import sqlite_repository
+from anyscheduler.timekeeper import Timekeeper, steady
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from anyscheduler.execution import Middleware
     from anyscheduler.repository import Repository, RepositoryFactory
@@ -42,8 +43,8 @@ class Scheduler:
     """An app: its tasks, middlewares and fixtures, and where its schedules are stored.
 
     Args:
-        repository_factory: Opens the store, such as `sqlite_repository`; by default that one if `sqlite_database` is
-            given, else `memory_repository`.
+        repository_factory: Opens the store, such as `sqlite_repository`; by default the one that `sqlite_database`,
+            `postgres_url` or `redis_url` belongs to, whichever is given, else `memory_repository`.
         poll_interval: The longest time between two looks at the store, over 0 and up to an hour. What this process
             knows to be due starts on time whatever it is; it bounds how late something starts that another process has
             scheduled, and is the wait before another attempt under `FailureMode.UNLOCK`.
@@ -71,8 +72,7 @@ class Scheduler:
         **store_options: Any,
     ) -> None:
         if repository_factory is None:
-            options.refuse_slips(store_options, inspect.signature(sqlite_repository).parameters)
-            repository_factory = sqlite_repository if "sqlite_database" in store_options else memory_repository
+            repository_factory = _factory_for(store_options)
         _check_callable("clock", clock, "a callable that returns an aware datetime")
         self._poll_interval = options.duration("poll_interval", poll_interval, _LEAST_INTERVAL, _MOST_POLL_INTERVAL)
         self._concurrency_limit = options.whole_number("concurrency_limit", concurrency_limit, 1, _MOST_AT_A_TIME)
@@ -99,7 +99,7 @@ class Scheduler:
         Raises:
             ConfigurationError: The body, an option, the schedule, the name or an argument can never work.
         """
-        return self._decorator(given, dynamic=False)
+        return self._decorator(given)
 
     def dynamic_task(self, **given: Any) -> Callable[[Callable[..., Any] | Task], Task]:
         """Defines a dynamic task, whose instances `AppContext.schedule_task` adds while the app runs.
@@ -111,6 +111,22 @@ class Scheduler:
             ConfigurationError: The body, an option, the schedule, the name or an argument can never work.
         """
         return self._decorator(given, dynamic=True)
+
+    def partitioned_task(self, **given: Any) -> Callable[[Callable[..., Any] | Task], Task]:
+        """Defines a dynamic task whose instances are spread over partitions, each of which is claimed by itself.
+
+        So they spread over the nodes of a Redis Cluster, or over groups of processes of which each runs some.
+
+        Args:
+            **given: As for `dynamic_task`, and `partition_count` (1 to 10,000; not to be changed while instances are
+                stored), `partition_selector` (called with the count and the name of an instance, returns its number
+                from 0 on; by SHA-1 if it is left out) and `enabled_partitions` (the numbers that this app runs; all if
+                it is left out).
+
+        Raises:
+            ConfigurationError: The body, an option, the schedule, the name or an argument can never work.
+        """
+        return self._decorator(given, dynamic=True, partitioned=True)
 
     def middleware(self, func: MiddlewareFunction) -> MiddlewareFunction:
         """Defines a middleware: an async function of the context and `next`. The first one defined is outermost."""
@@ -181,7 +197,7 @@ class Scheduler:
         self._created += 1
         try:
             async with self._open_store() as repository:
-                app_context = AppContext(plan, repository, self._clock, self._args_size_limit)
+                app_context = AppContext(plan, repository, await self._timekeeper(repository), self._args_size_limit)
                 try:
                     async with set_up(self._fixtures, app_context):
                         try:
@@ -223,10 +239,10 @@ class Scheduler:
             options.duration("shutdown_timeout", timeout, timedelta(0), _MOST_SHUTDOWN)
         self._shutdown_timeout = timeout
 
-    def _decorator(self, given: dict[str, Any], *, dynamic: bool) -> Callable[[Callable[..., Any] | Task], Task]:
+    def _decorator(self, given: dict[str, Any], **kind: bool) -> Callable[[Callable[..., Any] | Task], Task]:
         def decorate(func: Callable[..., Any] | Task) -> Task:
             self._check_not_created()
-            defined = task.define(func, given, dynamic=dynamic, size_limit=self._args_size_limit)
+            defined = task.define(func, given, **kind, size_limit=self._args_size_limit)
             if defined.name in self._tasks:
                 options.refuse("name", defined.name, "a name that no other task of the app has; give one with name=")
             trap = trigger.seconds_trap(defined.trigger) if defined.trigger is not None else None
@@ -236,6 +252,15 @@ class Scheduler:
             return defined
 
         return decorate
+
+    async def _timekeeper(self, repository: Repository) -> Timekeeper:
+        timekeeper = Timekeeper(self._clock)
+        if timekeeper.may_follow:
+            asked = steady()
+            shown = await repository.time()
+            if shown is not None:
+                timekeeper.learn(shown, asked)
+        return timekeeper
 
     def _open_store(self) -> AbstractAsyncContextManager[Repository]:
         return self._factory(**self._store_options)
@@ -261,6 +286,19 @@ class Scheduler:
     def _check_not_created(self) -> None:
         if self._created:
             raise RuntimeError("the app has been created; define its tasks, middlewares and fixtures before that")
+
+
+def _factory_for(store_options: Mapping[str, Any]) -> RepositoryFactory:
+    options.refuse_slips(store_options, [*inspect.signature(sqlite_repository).parameters, "postgres_url", "redis_url"])
+    if "postgres_url" in store_options:
+        from anyscheduler.postgres import postgres_repository  # noqa: PLC0415  # its driver is an extra
+
+        return postgres_repository
+    if "redis_url" in store_options:
+        from anyscheduler.redis import redis_repository  # noqa: PLC0415  # its driver is an extra
+
+        return redis_repository
+    return sqlite_repository if "sqlite_database" in store_options else memory_repository
 
 
 def _check_callable(option: str, value: object, allowed: str) -> None:

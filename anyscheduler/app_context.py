@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from anyscheduler import options, trigger
-from anyscheduler.backoff import Backoff
-from anyscheduler.clock import from_micros, micros_reader, to_micros
+from anyscheduler.backoff import Backoff, Outage
+from anyscheduler.clock import from_micros
 from anyscheduler.context import Context, Execution, check_attribute_name
 from anyscheduler.errors import ConfigurationError, RepositoryError, TaskNotFoundError
 from anyscheduler.loop import Loop
 from anyscheduler.registry import ListTasksResponse, Registry, TaskState
-from anyscheduler.task import Task, instance_key, instantiate
+from anyscheduler.task import Task, instantiate
 from anyscheduler.tokens import TokenSource
 
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus
 
-    from anyscheduler.clock import Clock
     from anyscheduler.plan import Plan
     from anyscheduler.repository import Repository
+    from anyscheduler.timekeeper import Timekeeper
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +39,11 @@ class AppContext:
     Its methods may be called from anywhere in the event loop that created it, from inside bodies as well.
     """
 
-    def __init__(self, plan: Plan, repository: Repository, clock: Clock, args_size_limit: int) -> None:
+    def __init__(self, plan: Plan, repository: Repository, now: Timekeeper, args_size_limit: int) -> None:
         self._plan = plan
         self._repository = repository
-        try:
-            to_micros(clock())
-        except (TypeError, AttributeError):
-            options.refuse("clock", clock, "a callable that returns an aware datetime")
-        self._now = micros_reader(clock)
+        self._outage = Outage()
+        self._now = now
         self._args_size_limit = args_size_limit
         self._new_token = TokenSource(self._now)
         self._registry = Registry(repository, self._now, self._new_token)
@@ -84,6 +81,7 @@ class AppContext:
             tasks,
             self._repository,
             now=self._now,
+            outage=self._outage,
             new_token=self._new_token,
             make_context=self._make_context,
         )
@@ -180,7 +178,7 @@ class AppContext:
     async def list_tasks(
         self, task: Task, limit: int | None = None, continuation_token: str | None = None
     ) -> ListTasksResponse:
-        """Returns a page of the instances of a dynamic task, ordered by name.
+        """Returns a page of the instances of a dynamic task, ordered by name (and by partition before that).
 
         Paging shows every instance that was there throughout, whatever changes meanwhile.
 
@@ -248,15 +246,15 @@ class AppContext:
             return task.key
         if not task.dynamic:
             raise ConfigurationError(f"task {str(task)!r} is not dynamic and has no instances")
-        return instance_key(task, options.schedule_name("name", name))
+        return task.instance_key(options.schedule_name("name", name))
 
     async def _register_static(self, loop: Loop, tasks: dict[str, Task]) -> None:
         static = [task for task in tasks.values() if task.is_static]
-        backoff = Backoff("registering the tasks of the app")
+        backoff = Backoff("registering the tasks of the app", self._outage)
         while not self._stopping:
             try:
                 due = await self._registry.sync_static(static)
-                await self._registry.report_unknown(task.name for task in self._plan.defined)
+                await self._registry.report_unknown(self._plan.columns())
             except RepositoryError as error:
                 await loop.pause(backoff.failed(error))
             else:

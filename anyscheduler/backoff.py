@@ -7,24 +7,48 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 
 logger = logging.getLogger(__name__)
+
+
+class Outage:
+    """Says once that the store is gone, and once that it is back, whoever finds out first."""
+
+    def __init__(self) -> None:
+        self._failing: set[str] = set()
+        self._since = 0.0
+
+    def noticed(self, activity: str, error: Exception) -> None:
+        """Notes that an activity failed."""
+        if not self._failing:
+            logger.warning("the store failed while %s, will retry until it is back: %s", activity, error)
+            self._since = time.monotonic()
+        self._failing.add(activity)
+
+    def over(self, activity: str) -> None:
+        """Notes that an activity which failed before has succeeded."""
+        self._failing.remove(activity)
+        if not self._failing:
+            logger.warning("the store is back after %.1f s", time.monotonic() - self._since)
+
 
 _FIRST = 0.1
 _MOST = 5.0
 
 
 class Backoff:
-    """Doubling, jittered delays from 0.1 to 5 seconds; one log line when the trouble begins and one when it ends."""
+    """Doubling, jittered delays from 0.1 to 5 seconds, for one activity among those that an outage may hit."""
 
-    def __init__(self, activity: str) -> None:
+    def __init__(self, activity: str, outage: Outage) -> None:
         self._activity = activity
+        self._outage = outage
         self._delay = 0.0
 
     def failed(self, error: Exception) -> float:
         """Notes a failure, and returns how many seconds to wait before the next attempt."""
         if not self._delay:
-            logger.warning("the store failed while %s, will retry until it is back: %s", self._activity, error)
+            self._outage.noticed(self._activity, error)
         self._delay = min(_MOST, self._delay * 2 or _FIRST)
         # Full jitter would sometimes not wait at all; half of it spreads processes well enough.
         # Source: "Exponential Backoff And Jitter", AWS Architecture Blog (equal jitter).
@@ -33,5 +57,5 @@ class Backoff:
     def succeeded(self) -> None:
         """Notes that the store answers again."""
         if self._delay:
-            logger.warning("the store is back after failing while %s", self._activity)
+            self._outage.over(self._activity)
             self._delay = 0.0

@@ -68,8 +68,8 @@ class Holder:
         return self._late > 0
 
     def release(self, row: Row) -> None:
-        """Gives a row back that was claimed and not started."""
-        self._submit(lease.release(row, row.due_at, self._token()), row)
+        """Gives a row back, so that another process can run it now."""
+        self._submit(lease.release(row, row.due_at, self._token()), row, announce=True)
 
     def first_write(self, task: Task, row: Row) -> Change | None:
         """Returns what must be in the store before the body may start.
@@ -97,7 +97,8 @@ class Holder:
             applied = result
             written.set()
             if result and cancelled:
-                self._settlement.submit(Entry(lease.give_back(row, change, self._token()), NEVER, _ignore))
+                given_back = lease.give_back(row, change, self._token())
+                self._settlement.submit(Entry(given_back, NEVER, _ignore, announce=True))
 
         self._settlement.submit(Entry(change, row.claimable_at, done))
         try:
@@ -208,7 +209,7 @@ class Holder:
         logger.error("%s: set aside for a minute, the stored row cannot be executed: %s", in_one_line(row.key), error)
         self._submit(lease.release(row, self._now() + _SET_ASIDE, self._token()), row)
 
-    def _submit(self, change: Change, held: Row) -> None:
+    def _submit(self, change: Change, held: Row, *, announce: bool = False) -> None:
         is_late = held.claimable_at <= self._now()
         self._late += is_late
 
@@ -225,7 +226,7 @@ class Holder:
             else:
                 logger.warning("%s: a late result was refused, the lease had ended or the schedule changed", name)
 
-        self._settlement.submit(Entry(change, held.claimable_at, done))
+        self._settlement.submit(Entry(change, held.claimable_at, done, announce))
 
     def _wake_for(self, change: Change) -> None:
         if change.row is not None:

@@ -18,7 +18,7 @@ import anyio.lowlevel
 
 from anyscheduler import lease
 from anyscheduler.alarm import AT_ONCE, Alarm, ClockWatch
-from anyscheduler.backoff import Backoff
+from anyscheduler.backoff import Backoff, Outage
 from anyscheduler.clock import check_instant, duration_micros
 from anyscheduler.context import Context, Execution
 from anyscheduler.execution import Outcome, execute, is_cancelled
@@ -26,7 +26,8 @@ from anyscheduler.holding import Holder
 from anyscheduler.options import counted
 from anyscheduler.repository import ClaimRequest
 from anyscheduler.settlement import Settlement
-from anyscheduler.task import Task, load_spec, static_key
+from anyscheduler.spec import load_spec
+from anyscheduler.timekeeper import Timekeeper, steady
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from anyscheduler.lease import Change, Row
     from anyscheduler.plan import Plan
     from anyscheduler.repository import Repository
+    from anyscheduler.task import Task
     from anyscheduler.tokens import TokenSource
 
 logger = logging.getLogger(__name__)
@@ -56,7 +58,8 @@ class Loop:
         tasks: dict[str, Task],
         repository: Repository,
         *,
-        now: Callable[[], int],
+        now: Timekeeper,
+        outage: Outage,
         new_token: TokenSource,
         make_context: Callable[[Execution], Context],
     ) -> None:
@@ -65,12 +68,11 @@ class Loop:
         self._now = now
         self._token = new_token
         self._make_context = make_context
-        self._tasks = tasks
-        self._static = {static_key(task.name): task for task in tasks.values() if not task.dynamic}
-        self._requests = deque(ClaimRequest(task.name, task.lease_micros) for task in tasks.values())
+        self._of_column = {column: task for task in tasks.values() for column in task.columns()}
+        self._requests = deque(ClaimRequest(column, task.lease_micros) for column, task in self._of_column.items())
         self._alarm = Alarm(now, plan.poll_interval.total_seconds())
-        self._backoff = Backoff("claiming what is due")
-        self._settlement = Settlement(repository, now)
+        self._backoff = Backoff("claiming what is due", outage)
+        self._settlement = Settlement(repository, now, outage)
         self._holder = Holder(
             self._settlement,
             retry_after=duration_micros(plan.poll_interval),
@@ -79,6 +81,7 @@ class Loop:
             wake_at=self._alarm.set_for,
         )
         self._hard_stop = anyio.CancelScope()
+        self._listening = anyio.CancelScope()
         self._running: dict[Execution, None] = {}
         self._is_full = False
         self._stopping = False
@@ -113,18 +116,25 @@ class Loop:
         with self._hard_stop:
             async with anyio.create_task_group() as service:
                 service.start_soon(self._settlement.run)
+                service.start_soon(self._listen)
                 await service.start(self._serve)
                 task_status.started()
+
+    async def _listen(self) -> None:
+        with self._listening:
+            await self._repository.listen(self._alarm.set_for)
 
     async def _serve(self, *, task_status: TaskStatus[None]) -> None:
         try:
             async with anyio.create_task_group() as bodies:
                 task_status.started()
                 await self._poll_until_stopped(bodies)
+                self._listening.cancel()
                 self._limit_shutdown()
             self._settlement.close()
             await self._settlement.finished.wait()
         finally:
+            self._listening.cancel()
             self._settlement.close(_HARD_STOP_PATIENCE)
 
     def _limit_shutdown(self) -> None:
@@ -160,11 +170,13 @@ class Loop:
         if self._is_full or self._holder.has_late_results:
             return False
         limit = min(free, self._plan.batch_size)
-        now = self._now()
+        now, asked = self._now.to_claim_at, steady()
         # Shielded: a claim that was cut off would leave leases that nobody knows of.
         with anyio.CancelScope(shield=True):
             claimed = await self._repository.claim(tuple(self._requests), limit, now, self._token())
         self._backoff.succeeded()
+        if now is None:
+            self._now.learn(claimed.now, asked)
         if self._stopping or is_cancelled():
             for row in claimed.rows:
                 self._holder.release(row)
@@ -178,11 +190,11 @@ class Loop:
         if not claimed.rows and self._alarm.rang:
             # Another process was faster. Sleeping as long as that one now does would let it win every time.
             interval = self._plan.poll_interval.total_seconds()
-            self._alarm.set_for(now + int(interval * random.uniform(0.5, 1.0) * 1e6))  # noqa: S311  # not a secret
+            self._alarm.set_for(claimed.now + int(interval * random.uniform(0.5, 1.0) * 1e6))  # noqa: S311  # not a secret
         if claimed.next_claimable is not None:
-            # At least a millisecond: a timer may fire a little early, and a store may see a due row that it cannot
-            # give, because another process is about to.
-            self._alarm.set_for(max(claimed.next_claimable, now + 1000))
+            # A store may see a due row that it cannot give, because another process is about to take it.
+            is_ahead = claimed.next_claimable > claimed.now
+            self._alarm.set_for(claimed.next_claimable if is_ahead else claimed.now + 1000)
         return False
 
     def _serve_next_first(self, served: str) -> None:
@@ -203,15 +215,14 @@ class Loop:
 
     def _task_of(self, row: Row) -> Task:
         check_instant(row.due_at)
-        task = self._static.get(row.key)
-        if task is not None:
+        task = self._of_column[row.task]
+        if task.is_static and row.key == row.task:
             lease.static_state(row)
             return task
         lease.decode_state(row.state)
-        template = self._tasks[row.task]
-        if not template.dynamic:
-            raise ValueError(f"it is an instance, and task {template.name!r} is not dynamic any more")
-        return load_spec(template, row.key, row.spec)
+        if not task.dynamic:
+            raise ValueError(f"it is an instance, and task {task.name!r} is not dynamic any more")
+        return load_spec(task, row.key, row.spec)
 
     async def _run(self, execution: Execution, first: Change | None) -> None:
         try:

@@ -15,7 +15,7 @@ from anyscheduler import lease
 from anyscheduler.repository import Claimed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from anyscheduler.lease import Change, Row
     from anyscheduler.repository import ClaimRequest
@@ -40,8 +40,9 @@ class MemoryRepository:
         """The queue of each task. A change pushes and never removes: an entry counts only
         while the row still says the same, and the rest is dropped as it surfaces."""
 
-    async def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int, token: str) -> Claimed:
+    async def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str) -> Claimed:
         """See `Repository.claim`."""
+        assert now is not None, "there is no clock of its own"
         claimed: list[Row] = []
         due = [request for request in requests if self._earliest(request.task, now + 1) <= now]
         while due and len(claimed) < limit:
@@ -52,9 +53,9 @@ class MemoryRepository:
                 claimed.append(row)
             due = [request for request in due if self._earliest(request.task, now + 1) <= now]
         queues = [self._settle_queue(request.task) for request in requests]
-        return Claimed(claimed, min((queue[0][0] for queue in queues if queue is not None), default=None))
+        return Claimed(claimed, min((queue[0][0] for queue in queues if queue is not None), default=None), now)
 
-    async def write(self, changes: Sequence[Change]) -> list[bool]:
+    async def write(self, changes: Sequence[Change], *, announce: bool = False) -> list[bool]:  # noqa: ARG002  # nobody else can be listening
         """See `Repository.write`."""
         return [self._apply(change) for change in changes]
 
@@ -70,6 +71,12 @@ class MemoryRepository:
     async def tasks(self) -> Sequence[str]:
         """See `Repository.tasks`."""
         return list(self._keys)
+
+    async def time(self) -> None:
+        """See `Repository.time`: it goes by the clock of this machine."""
+
+    async def listen(self, wake: Callable[[int], None]) -> None:
+        """See `Repository.listen`: nobody else can schedule anything here."""
 
     def _apply(self, change: Change) -> bool:
         stored = self._rows.get(change.key)

@@ -38,3 +38,7 @@ class Plan:
     def enabled(self) -> dict[str, Task]:
         """Returns the tasks that are enabled at the moment, by name, in the order of definition."""
         return {task.name: task for task in self.defined if task.enabled}
+
+    def columns(self) -> set[str]:
+        """Returns the `Row.task` of every task, whether it is enabled or not."""
+        return {column for task in self.defined for column in task.all_columns()}

@@ -9,12 +9,13 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from anyscheduler import lease, trigger
+from anyscheduler import lease, options, trigger
 from anyscheduler.clock import check_instant, clamp, from_micros
 from anyscheduler.errors import ConfigurationError, TaskLockedError
 from anyscheduler.lease import Change, Row, State
 from anyscheduler.options import in_one_line
-from anyscheduler.task import Task, dump_spec, fingerprint, load_spec, placeholder
+from anyscheduler.spec import dump_spec, load_spec, placeholder
+from anyscheduler.task import Task, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -53,7 +54,8 @@ class ListTasksResponse:
     """One page of the instances of a dynamic task.
 
     Attributes:
-        tasks: The instances of this page, ordered by name (by code point).
+        tasks: The instances of this page, ordered by name (by code point), those of a partitioned task by partition
+            and then by name.
         continuation_token: What to pass to `list_tasks` for the next page; None when this is the last one.
     """
 
@@ -87,11 +89,11 @@ class Registry:
             stored = (await self._repository.read([task.key])).get(task.key)
             if stored is not None and not force:
                 self._refuse_locked(task, stored)
-                row = self._same_trigger(task, template, stored, spec) or self._first_row(task, template.name, spec)
+                row = self._same_trigger(task, template, stored, spec) or self._first_row(task, spec)
             else:
-                row = self._first_row(task, template.name, spec)
+                row = self._first_row(task, spec)
             expected = None if stored is None else stored.token
-            if all(await self._repository.write([Change(task.key, expected, row)])):
+            if all(await self._repository.write([Change(task.key, expected, row)], announce=True)):
                 return row
 
     async def unregister(self, key: str) -> None:
@@ -108,7 +110,18 @@ class Registry:
 
     async def states(self, template: Task, limit: int, after: str | None) -> ListTasksResponse:
         """Returns up to `limit` instances of a dynamic task behind the key `after`, or the first ones for None."""
-        rows = await self._repository.list(template.name, after or "", limit + 1)
+        columns = template.all_columns()
+        if after is not None:
+            reached = after.partition(":")[0]
+            if reached not in columns:
+                options.refuse("continuation_token", after, f"one that list_tasks returned for {str(template)!r}")
+            columns = columns[columns.index(reached) :]
+        rows: list[Row] = []
+        for column in columns:
+            rows += await self._repository.list(column, after or "", limit + 1 - len(rows))
+            if len(rows) > limit:
+                break
+            after = None
         page = rows[:limit]
         return ListTasksResponse(
             tasks=[self._state_of(template, row) for row in page],
@@ -129,10 +142,11 @@ class Registry:
         while pending:
             stored = await self._repository.read(list(pending))
             changes: list[Change] = []
+            now = self._now()  # Read once: tasks of one interval then fall due together, and one claim takes them all.
             for key, task in pending.items():
                 row = stored.get(key)
                 try:
-                    change = self._first_change(task) if row is None else self._changed_schedule(task, row)
+                    change = self._first_change(task, now) if row is None else self._changed_schedule(task, row)
                 except ValueError:
                     continue  # The loop sets it aside and says so, whenever it can be claimed.
                 if change is not None:
@@ -172,22 +186,21 @@ class Registry:
             return None
         return lease.replace_spec(stored, spec, self._token()) if before.trigger == task.trigger else None
 
-    def _first_row(self, task: Task, task_column: str, spec: str) -> Row:
+    def _first_row(self, task: Task, spec: str) -> Row:
         assert task.trigger is not None
         due = trigger.first_due(task.trigger, self._now())
         if due is None:
             raise ConfigurationError(f"task {str(task)!r} is never due again: {trigger.describe(task.trigger)}")
-        return lease.register(task.key, task_column, due, self._token(), spec=spec)
+        return lease.register(task.key, task.column, due, self._token(), spec=spec)
 
-    def _first_change(self, task: Task) -> Change | None:
+    def _first_change(self, task: Task, now: int) -> Change | None:
         assert task.trigger is not None
-        now = self._now()
         due = trigger.first_due(task.trigger, now)
         if due is None:
             logger.warning("%s: its schedule has ended, it will not run: %s", task, trigger.describe(task.trigger))
             return None
         state = lease.encode_state(State(fingerprint(task.trigger), now))
-        return Change(task.key, None, lease.register(task.key, task.name, due, self._token(), state=state))
+        return Change(task.key, None, lease.register(task.key, task.column, due, self._token(), state=state))
 
     def _changed_schedule(self, task: Task, stored: Row) -> Change | None:
         assert task.trigger is not None
@@ -204,7 +217,7 @@ class Registry:
             return Change(stored.key, stored.token, None)
         logger.info("%s: the schedule was changed to %s", task, trigger.describe(task.trigger))
         encoded = lease.encode_state(State(wanted, state.last))
-        row = lease.register(stored.key, task.name, due, self._token(), state=encoded)
+        row = lease.register(stored.key, task.column, due, self._token(), state=encoded)
         until = lease.locked_until(stored, self._now())
         return Change(stored.key, stored.token, row if until is None else lease.extend(row, max(due, until)))
 

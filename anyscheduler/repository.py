@@ -5,7 +5,10 @@ Knows: `Row` and `Change`. Must not know: leases, failure modes, triggers; and n
 Every instant is an int in microseconds since the epoch, UTC. Every operation is atomic on its own: another process sees
 all of it or nothing. An operation that cannot be carried out raises `RepositoryError` from the driver's own error, and
 may then have been carried out all the same (a lost reply); the engine knows how to repeat it. A cancelled operation has
-either not begun, or runs to its end.
+either not begun, or runs to its end; only one that the store does not answer is given up.
+
+A row's key is its task, or its task, a colon and more; the task itself holds no colon. So all instances of a task lie
+side by side when rows are ordered by key.
 """
 
 from __future__ import annotations
@@ -36,11 +39,13 @@ class Claimed(NamedTuple):
     Attributes:
         rows: The rows as they are now stored, under their lease.
         next_claimable: The earliest `claimable_at` among the requested tasks after the claim, or None if they have no
-            rows. It may lie in the past when the limit left due rows behind.
+            rows. It may lie in the past when due rows were left behind.
+        now: The instant at which it was taken: the one that was asked for, or what the store's own clock showed.
     """
 
     rows: list[Row]
     next_claimable: int | None
+    now: int
 
 
 class Repository(Protocol):
@@ -49,7 +54,7 @@ class Repository(Protocol):
     description: str
     """What it is and where, for people; it never holds a password."""
 
-    async def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int, token: str) -> Claimed:
+    async def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str) -> Claimed:
         """Leases up to `limit` due rows of the requested tasks, in one round trip.
 
         A row is eligible when all of these hold:
@@ -57,6 +62,8 @@ class Repository(Protocol):
         1. its task is among the requests; rows of other tasks are neither returned nor changed nor in the way;
         2. its `claimable_at` is `now` or earlier;
         3. no other claim takes it: two claims at the same instant never return the same row.
+
+        With None for `now` the store's own clock decides; only a store whose `time()` is not None takes that.
 
         A claimed row gets `claimable_at = now + request.lease` and `token`; nothing else in it changes.
 
@@ -66,12 +73,14 @@ class Repository(Protocol):
         """
         ...
 
-    async def write(self, changes: Sequence[Change]) -> list[bool]:
+    async def write(self, changes: Sequence[Change], *, announce: bool = False) -> list[bool]:
         """Applies each change whose `expected` token is still the stored one, in one round trip.
 
         Returns one bool per change, in their order: False if it did not apply, because the row carries another token,
         or is gone, or (`expected=None`) exists. One that does not apply holds up no other. No key occurs twice,
         and no change gives a stored key another task.
+
+        With `announce` those who `listen`, in any process, learn of the earliest `claimable_at` that was applied.
         """
         ...
 
@@ -88,6 +97,18 @@ class Repository(Protocol):
 
     async def tasks(self) -> Sequence[str]:
         """Returns the distinct `Row.task` values in the store, at a cost of one index look-up each."""
+        ...
+
+    async def time(self) -> int | None:
+        """Returns what the store's own clock shows; None if it goes by the clock of the machine that it is used on."""
+        ...
+
+    async def listen(self, wake: Callable[[int], None]) -> None:
+        """Calls `wake` with each instant that a write announces, until it is cancelled.
+
+        After announcements may have been missed it calls `wake` with the earliest int there is. It returns at once if
+        the store cannot tell, and raises no error: whoever relies on it looks at the store now and then anyway.
+        """
         ...
 
 

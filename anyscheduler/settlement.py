@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
-from anyscheduler.backoff import Backoff
+from anyscheduler.backoff import Backoff, Outage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,17 +36,19 @@ class Entry(NamedTuple):
         worth_until: The end of the lease it settles, in microseconds since the epoch. A write that fails is repeated
             until then; afterwards somebody else may have the occurrence, and the change is given up.
         done: Called once with whether the change applied; with None if it was given up.
+        announce: Whether other processes should learn of it at once.
     """
 
     change: Change
     worth_until: int
     done: Callable[[bool | None], None]
+    announce: bool = False
 
 
 class Settlement:
     """The queue of changes and the one task that writes them."""
 
-    def __init__(self, repository: Repository, now: Callable[[], int]) -> None:
+    def __init__(self, repository: Repository, now: Callable[[], int], outage: Outage) -> None:
         self._repository = repository
         self._now = now
         self._queue: deque[Entry] = deque()
@@ -56,7 +58,7 @@ class Settlement:
         self.finished = anyio.Event()
         """Set when `run` has returned."""
         self._scope = anyio.CancelScope(shield=True)
-        self._backoff = Backoff("writing outcomes")
+        self._backoff = Backoff("writing outcomes", outage)
 
     @property
     def is_idle(self) -> bool:
@@ -104,7 +106,9 @@ class Settlement:
         repeated = False
         while batch:
             try:
-                applied = await self._repository.write([entry.change for entry in batch.values()])
+                changes = [entry.change for entry in batch.values()]
+                announce = any(entry.announce for entry in batch.values())
+                applied = await self._repository.write(changes, announce=announce)
                 if repeated:
                     applied = await self._recognise(batch, applied)
             except Exception as error:  # noqa: BLE001  # whatever a store raises, the outcomes must not be lost with it

@@ -2,8 +2,7 @@
 
 Knows: `Row`, SQL, the sqlite3 driver. Must not know: leases, triggers.
 
-`_Database` is plain synchronous code, one transaction per method. `SqliteRepository` runs it in a worker thread, one
-call at a time, with a limiter of its own: bodies that fill the default limiter must not be able to starve the store.
+`_Database` is plain synchronous code, one transaction per method; `threaded.py` runs it, one call at a time.
 """
 
 from __future__ import annotations
@@ -17,22 +16,23 @@ import time
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.to_thread
 
 from anyscheduler import options
-from anyscheduler.backoff import Backoff
-from anyscheduler.errors import ConfigurationError, RepositoryError
+from anyscheduler.backoff import Backoff, Outage
+from anyscheduler.errors import ConfigurationError
 from anyscheduler.lease import Change, Row
 from anyscheduler.repository import Claimed, ClaimRequest
+from anyscheduler.threaded import ThreadedRepository
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
-T = TypeVar("T")
+    from anyscheduler.repository import Repository
 
 _BUSY_TIMEOUT_SECONDS = 2.0
 _TABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
@@ -47,6 +47,8 @@ _COLUMNS = ", ".join(Row._fields)
 
 class _Database:
     """One connection to the file, used by one thread at a time."""
+
+    errors: Final = (sqlite3.Error, OverflowError, UnicodeEncodeError)
 
     def __init__(self, path: str, table: str) -> None:
         self._path = path
@@ -67,12 +69,13 @@ class _Database:
             self._connection.close()
             raise
 
-    def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int, token: str) -> Claimed:
+    def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str) -> Claimed:
+        assert now is not None, "there is no clock of its own"
         tasks = json.dumps([task for task, _ in requests])
         # Outside the transaction first: a poll that finds nothing due leaves the write lock to others.
         earliest = self._earliest(tasks)
         if earliest is None or earliest > now:
-            return Claimed([], earliest)
+            return Claimed([], earliest, now)
         with self._transaction():
             found = self._due(tasks, limit, now)
             rows = [
@@ -83,7 +86,7 @@ class _Database:
                 f"UPDATE {self._table} SET claimable_at = ?, token = ? WHERE rowid = ?",  # noqa: S608
                 [(row.claimable_at, token, record[-1]) for row, record in zip(rows, found, strict=True)],
             )
-            return Claimed(rows, self._earliest(tasks))
+            return Claimed(rows, self._earliest(tasks), now)
 
     def _due(self, tasks: str, limit: int, now: int) -> list[Any]:
         """Returns up to `limit` due rows with the index of their request and their rowid, in the order of fairness.
@@ -127,7 +130,7 @@ class _Database:
                 return found
             share = limit
 
-    def write(self, changes: Sequence[Change]) -> list[bool]:
+    def write(self, changes: Sequence[Change], *, announce: bool = False) -> list[bool]:  # noqa: ARG002  # there is nobody to tell
         with self._transaction():
             # The transaction holds the write lock, so that what is compared here is what is changed below.
             stored: dict[str, str] = dict(self._select_by_key("key, token", [change.key for change in changes]))
@@ -153,8 +156,16 @@ class _Database:
 
     def page(self, task: str, after: str, limit: int) -> list[Row]:
         found = self._connection.execute(
-            f"SELECT {_COLUMNS} FROM {self._table} WHERE task = ? AND key > ? ORDER BY key LIMIT ?",  # noqa: S608
-            (task, after, limit),
+            f"""
+            SELECT {_COLUMNS} FROM {self._table} WHERE key = :task AND key > :after
+            UNION ALL
+            SELECT * FROM (
+                SELECT {_COLUMNS} FROM {self._table}
+                WHERE key >= :task || ':' AND key < :task || ';' AND key > :after ORDER BY key LIMIT :limit
+            )
+            LIMIT :limit
+            """,  # noqa: S608
+            {"task": task, "after": after, "limit": limit},
         )
         return [Row(*row) for row in found.fetchall()]
 
@@ -171,6 +182,15 @@ class _Database:
             """  # noqa: S608
         )
         return [task for (task,) in found.fetchall()]
+
+    def time(self) -> None:
+        pass
+
+    def listener(self) -> None:
+        pass
+
+    def abort(self, thread: int) -> None:
+        pass
 
     def close(self) -> None:
         self._connection.close()
@@ -257,61 +277,14 @@ class _Database:
             self._connection.execute(
                 f'CREATE INDEX IF NOT EXISTS "{table}.claimable" ON {self._table} (task, claimable_at, key)'
             )
-            self._connection.execute(f'CREATE INDEX IF NOT EXISTS "{table}.listed" ON {self._table} (task, key)')
             self._connection.execute(f"SELECT {_COLUMNS} FROM {self._table} LIMIT 0")  # noqa: S608
             # Deletes nothing, and fails if the file may not be written to, which nothing before needs to notice.
             self._connection.execute(f"DELETE FROM {self._table} WHERE 0")  # noqa: S608
 
 
-class SqliteRepository:
-    """A `Repository` in a SQLite file."""
-
-    def __init__(self, database: _Database, limiter: anyio.CapacityLimiter, description: str) -> None:
-        self.description = description
-        self._database = database
-        self._limiter = limiter
-        self._lock = threading.Lock()
-
-    async def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int, token: str) -> Claimed:
-        """See `Repository.claim`."""
-        return await self._call(self._database.claim, requests, limit, now, token)
-
-    async def write(self, changes: Sequence[Change]) -> list[bool]:
-        """See `Repository.write`."""
-        return await self._call(self._database.write, changes)
-
-    async def read(self, keys: Sequence[str]) -> dict[str, Row]:
-        """See `Repository.read`."""
-        return await self._call(self._database.read, keys)
-
-    async def list(self, task: str, after: str, limit: int) -> Sequence[Row]:
-        """See `Repository.list`."""
-        return await self._call(self._database.page, task, after, limit)
-
-    async def tasks(self) -> Sequence[str]:
-        """See `Repository.tasks`."""
-        return await self._call(self._database.tasks)
-
-    async def close(self) -> None:
-        """Closes the connection, after a call that may still be under way."""
-        with anyio.CancelScope(shield=True):
-            await self._call(self._database.close)
-
-    async def _call(self, function: Callable[..., T], *args: object) -> T:
-        def alone() -> T:
-            # A native asyncio cancellation returns the limiter's token while the thread goes on.
-            with self._lock:
-                return function(*args)
-
-        try:
-            return await anyio.to_thread.run_sync(alone, limiter=self._limiter)
-        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
-            raise RepositoryError(f"{self.description}: {error}") from error
-
-
 def sqlite_repository(
     *, sqlite_database: str | os.PathLike[str], sqlite_table_name: str = "anyscheduler"
-) -> AbstractAsyncContextManager[SqliteRepository]:
+) -> AbstractAsyncContextManager[Repository]:
     """Returns a context manager that opens a SQLite file as the store, and creates file and table if they are missing.
 
     Args:
@@ -340,9 +313,9 @@ def sqlite_repository(
 
 
 @asynccontextmanager
-async def _open(path: str, table: str) -> AsyncIterator[SqliteRepository]:
+async def _open(path: str, table: str) -> AsyncIterator[Repository]:
     limiter = anyio.CapacityLimiter(1)
-    backoff = Backoff("opening the SQLite file")
+    backoff = Backoff("opening the SQLite file", Outage())
     database = None
     while database is None:
         try:
@@ -352,7 +325,7 @@ async def _open(path: str, table: str) -> AsyncIterator[SqliteRepository]:
                 raise ConfigurationError(f"sqlite_database={path!r} cannot be used: {error}") from error
             await anyio.sleep(backoff.failed(error))
     backoff.succeeded()
-    repository = SqliteRepository(database, limiter, f"SQLite file {path!r}, table {table!r}")
+    repository = ThreadedRepository(database, f"SQLite file {path!r}, table {table!r}", threads=1)
     try:
         yield repository
     finally:

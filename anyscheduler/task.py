@@ -1,37 +1,32 @@
-"""Tasks: what to run, when, and under which guarantees; and how an instance of a dynamic task is stored.
+"""Tasks: what to run, when, and under which guarantees.
 
-Knows: options, triggers, arguments, JSON. Must not know: stores, leases, the event loop.
+Knows: options, triggers, arguments, partitions. Must not know: stores, leases, JSON, the event loop.
 """
 
 from __future__ import annotations
 
 import inspect
-import json
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from anyscheduler import arguments, options, trigger, zones
-from anyscheduler.clock import LAST_MICROS, check_instant, duration_micros, from_micros
+from anyscheduler import arguments, options, partition, trigger, zones
+from anyscheduler.clock import duration_micros, from_micros
 from anyscheduler.errors import ConfigurationError
-from anyscheduler.lease import load_object
+from anyscheduler.partition import PARTITION_OPTIONS, PartitionSelector, select_by_sha1
 from anyscheduler.trigger import CronTrigger, IntervalTrigger, OnceTrigger, Trigger
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from datetime import tzinfo
     from typing import TypeAlias
 
     TaskFunction: TypeAlias = Callable[[Any], Awaitable[None] | None]
 
 DEFAULT_LEASE: Final = timedelta(seconds=60)
-_LEAST_LEASE: Final = timedelta(milliseconds=1)
-_MOST_LEASE: Final = timedelta(days=366)
-
-SPEC_VERSION: Final = 1
-"""The version of the stored spec. A later one also gets other values of `Row.task`, so that claims of this version do
-not even lease its rows."""
+LEAST_LEASE: Final = timedelta(milliseconds=1)
+MOST_LEASE: Final = timedelta(days=366)
 
 
 class ExecutionMode(StrEnum):
@@ -59,16 +54,17 @@ class FailureMode(StrEnum):
 
 
 _TRIGGER_OPTIONS: Final = ("schedule", "interval", "execute_at", "timezone")
-_GUARANTEE_OPTIONS: Final = ("fast_forward", "failure_mode", "execution_mode", "lease_duration", "heartbeat")
-TASK_OPTIONS: Final = ("name", "enabled", *_TRIGGER_OPTIONS, *_GUARANTEE_OPTIONS)
-INSTANCE_OPTIONS: Final = ("name", "task", "force", *_TRIGGER_OPTIONS, *_GUARANTEE_OPTIONS)
+GUARANTEE_OPTIONS: Final = ("fast_forward", "failure_mode", "execution_mode", "lease_duration", "heartbeat")
+_TASK_OPTIONS: Final = ("name", "enabled", *_TRIGGER_OPTIONS, *GUARANTEE_OPTIONS)
+_INSTANCE_OPTIONS: Final = ("name", "task", "force", *_TRIGGER_OPTIONS, *GUARANTEE_OPTIONS)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Task:
     """A static task, a dynamic task, or one instance of a dynamic task; made by the decorators of the app.
 
-    Only `enabled` is meant to be changed, and only before the app runs; the rest is fixed at the definition.
+    Only `enabled` and `enabled_partitions` are meant to be changed, and only before the app runs; the rest is fixed at
+    the definition.
 
     Attributes:
         name: The name of the task, or of the instance.
@@ -84,6 +80,9 @@ class Task:
         extra_args: The arguments; a body reads its own copy from `context.args`.
         enabled: Whether this app runs it. A disabled task stays in the store as it is.
         is_async: Whether the body is awaited; a plain function is run in a worker thread.
+        partition_count: Over how many partitions the instances are spread; 0 for a task that has none.
+        partition_selector: Tells which partition an instance belongs to.
+        enabled_partitions: The partitions that this app runs; None for all. Instances can be scheduled in any.
     """
 
     name: str
@@ -99,6 +98,9 @@ class Task:
     extra_args: dict[str, Any] = field(repr=False)
     enabled: bool = True
     is_async: bool
+    partition_count: int = 0
+    partition_selector: PartitionSelector = select_by_sha1
+    enabled_partitions: Sequence[int] | None = None
 
     def __call__(self, context: Any) -> Awaitable[None] | None:
         """Calls the body itself, without lease or middlewares; meant for its unit tests."""
@@ -111,7 +113,36 @@ class Task:
     @property
     def key(self) -> str:
         """The unique name of the schedule in the store."""
-        return static_key(self.name) if self.parent_task is None else instance_key(self.parent_task, self.name)
+        return static_key(self.name) if self.parent_task is None else self.parent_task.instance_key(self.name)
+
+    @property
+    def column(self) -> str:
+        """The `Row.task` of the schedule in the store."""
+        return self.key.partition(":")[0]
+
+    def instance_key(self, name: str) -> str:
+        """Returns the key of an instance of this dynamic task: its column, a colon, and the name as it is.
+
+        Raises:
+            ConfigurationError: The partition selector does not return a partition.
+        """
+        own = static_key(self.name)
+        if self.partition_count:
+            own = partition.column(own, partition.select(self.partition_selector, self.partition_count, name))
+        return f"{own}:{name}"
+
+    def columns(self) -> list[str]:
+        """Returns the `Row.task` values that this app claims for the task."""
+        if not self.partition_count:
+            return [static_key(self.name)]
+        numbers = partition.check_enabled(self.enabled_partitions, self.partition_count)
+        everything = self.all_columns()
+        return everything if numbers is None else [everything[number] for number in numbers]
+
+    def all_columns(self) -> list[str]:
+        """Returns the `Row.task` values of all its schedules, by partition."""
+        own = static_key(self.name)
+        return [partition.column(own, number) for number in range(self.partition_count)] or [own]
 
     @property
     def schedule(self) -> str | None:
@@ -155,18 +186,18 @@ def static_key(name: str) -> str:
     return name.replace("%", "%25").replace(":", "%3A")
 
 
-def instance_key(template: Task, name: str) -> str:
-    """Returns the key of an instance: the first colon ends the task's part, the rest is the name as it is."""
-    return f"{static_key(template.name)}:{name}"
-
-
-def define(func: object, given: dict[str, Any], *, dynamic: bool, size_limit: int) -> Task:
+def define(
+    func: object, given: dict[str, Any], *, size_limit: int, dynamic: bool = False, partitioned: bool = False
+) -> Task:
     """Returns the task that a decorator defines; what is no option in `given` is an argument.
 
     Raises:
         ConfigurationError: The body, an option, the schedule or an argument can never work.
     """
-    options.refuse_slips((name for name in given if name not in TASK_OPTIONS), TASK_OPTIONS)
+    known = (*_TASK_OPTIONS, *PARTITION_OPTIONS)
+    options.refuse_slips((name for name in given if name not in known), known)
+    if not partitioned and (misplaced := [name for name in PARTITION_OPTIONS if name in given]):
+        raise ConfigurationError(f"{misplaced[0]}= is an option of @app.partitioned_task()")
     body = func.func if isinstance(func, Task) else func
     _check_body(body)
     name = given.get("name")
@@ -182,9 +213,10 @@ def define(func: object, given: dict[str, Any], *, dynamic: bool, size_limit: in
         func=body,  # type: ignore[arg-type]  # _check_body has seen that it is callable
         dynamic=dynamic,
         is_async=is_async(body),
-        extra_args=arguments.check({key: given[key] for key in given if key not in TASK_OPTIONS}, size_limit),
+        extra_args=arguments.check({key: given[key] for key in given if key not in known}, size_limit),
         enabled=options.flag("enabled", given.get("enabled", True)),
         **_guarantees(given),
+        **(_partitions(given) if partitioned else {}),
     )
     task.trigger = _trigger(given, static_key(name))
     if task.trigger is None and not dynamic:
@@ -202,9 +234,9 @@ def instantiate(template: Task, name: str, given: dict[str, Any], *, size_limit:
     if not template.dynamic:
         raise ConfigurationError(f"task {template.name!r} is not dynamic; define it with @app.dynamic_task()")
     options.schedule_name("name", name)
-    options.refuse_slips((key for key in given if key not in INSTANCE_OPTIONS), INSTANCE_OPTIONS)
-    own_args = {key: given[key] for key in given if key not in INSTANCE_OPTIONS}
-    task = _instance_of(template, name, arguments.check(own_args, size_limit), _guarantees(given))
+    options.refuse_slips((key for key in given if key not in _INSTANCE_OPTIONS), _INSTANCE_OPTIONS)
+    own_args = {key: given[key] for key in given if key not in _INSTANCE_OPTIONS}
+    task = instance_of(template, name, arguments.check(own_args, size_limit), _guarantees(given))
     if given.get("timezone") is not None and all(given.get(key) is None for key in ("schedule", "interval")):
         given = {**given, "schedule": template.schedule}
     default = template.trigger
@@ -217,72 +249,13 @@ def instantiate(template: Task, name: str, given: dict[str, Any], *, size_limit:
     return task
 
 
-def dump_spec(template: Task, task: Task) -> str:
-    """Returns an instance as it is stored: what differs from its dynamic task, as JSON."""
-    spec: dict[str, Any] = {"v": SPEC_VERSION}
-    match task.trigger:
-        case CronTrigger(expression, timezone, _):
-            spec["schedule"] = expression
-            if timezone is not None:
-                spec["timezone"] = timezone
-        case IntervalTrigger(microseconds):
-            spec["interval"] = microseconds
-        case OnceTrigger(at):
-            spec["execute_at"] = at
-        case None:
-            pass
-    for option in _GUARANTEE_OPTIONS:
-        value = getattr(task, option)
-        if value != getattr(template, option):
-            spec[option] = duration_micros(value) if isinstance(value, timedelta) else value
-    inherited = template.extra_args
-    # Compared as JSON, where 1, 1.0 and True differ.
-    args = {
-        key: value
-        for key, value in task.extra_args.items()
-        if key not in inherited or json.dumps(inherited[key]) != json.dumps(value)
-    }
-    if args:
-        spec["args"] = args
-    return json.dumps(spec, separators=(",", ":"))
-
-
-def load_spec(template: Task, key: str, text: str) -> Task:
-    """Returns the instance that was stored under `key`.
-
-    Nothing in a stored row selects code: the body is that of `template`, whatever the row says.
-
-    Raises:
-        ValueError: The row was damaged, or written by a later version of this package.
-    """
-    spec = load_object(text)
-    version = spec.get("v")
-    if version != SPEC_VERSION:
-        raise ValueError(f"the spec has version {options.shown(version)}, and this release reads {SPEC_VERSION}")
-    own_args = spec.get("args", {})
-    if not isinstance(own_args, dict):
-        raise ValueError("the arguments are not a JSON object")
-    guarantees: dict[str, Any] = {}
-    for option in _GUARANTEE_OPTIONS:
-        if option in spec:
-            guarantees[option] = _load_guarantee(option, spec[option])
-    name = options.schedule_name("name", key[len(static_key(template.name)) + 1 :])
-    task = _instance_of(template, name, own_args, guarantees)
-    task.trigger = _load_trigger(spec, key)
-    return task
-
-
-def placeholder(template: Task, key: str) -> Task:
-    """Returns an instance that stands in for a stored row that cannot be read: it has a name, and no trigger."""
-    return _instance_of(template, key[len(static_key(template.name)) + 1 :] or template.name, {}, {})
-
-
 def fingerprint(task_trigger: Trigger) -> str:
     """Returns a text that is equal for equal triggers, by which a changed schedule in code is noticed."""
     return trigger.describe(task_trigger)
 
 
-def _instance_of(template: Task, name: str, own_args: dict[str, Any], guarantees: Mapping[str, Any]) -> Task:
+def instance_of(template: Task, name: str, own_args: dict[str, Any], guarantees: Mapping[str, Any]) -> Task:
+    """Returns an instance of a dynamic task, without a trigger: what it is not given it has from the task."""
     inherited = template.extra_args
     instance = Task(
         name=name,
@@ -309,22 +282,17 @@ def _guarantees(given: Mapping[str, Any]) -> dict[str, Any]:
     if "execution_mode" in given:
         checked["execution_mode"] = options.choice("execution_mode", given["execution_mode"], ExecutionMode)
     if "lease_duration" in given:
-        checked["lease_duration"] = options.duration(
-            "lease_duration", given["lease_duration"], _LEAST_LEASE, _MOST_LEASE
-        )
+        checked["lease_duration"] = options.duration("lease_duration", given["lease_duration"], LEAST_LEASE, MOST_LEASE)
     return checked
 
 
-def _load_guarantee(option: str, value: object) -> object:
-    match option:
-        case "failure_mode":
-            return FailureMode(str(value))
-        case "execution_mode":
-            return ExecutionMode(str(value))
-        case "lease_duration":
-            return options.duration(option, _load_duration(value), _LEAST_LEASE, _MOST_LEASE)
-        case _:
-            return options.flag(option, value)
+def _partitions(given: Mapping[str, Any]) -> dict[str, Any]:
+    count = partition.check_count(given.get("partition_count"))
+    selector = given.get("partition_selector", select_by_sha1)
+    if not callable(selector):
+        options.refuse("partition_selector", selector, "a function of the number of partitions and a name")
+    enabled = partition.check_enabled(given.get("enabled_partitions"), count)
+    return {"partition_count": count, "partition_selector": selector, "enabled_partitions": enabled}
 
 
 def _trigger(given: Mapping[str, Any], hash_id: str) -> Trigger | None:
@@ -343,26 +311,6 @@ def _trigger(given: Mapping[str, Any], hash_id: str) -> Trigger | None:
             return trigger.once(given["execute_at"])
         case _:
             return None
-
-
-def _load_trigger(spec: Mapping[str, Any], key: str) -> Trigger:
-    match spec:
-        case {"schedule": str(expression)}:
-            return trigger.cron(expression, spec.get("timezone"), key)
-        case {"interval": microseconds}:
-            return trigger.interval(_load_duration(microseconds))
-        case {"execute_at": int(at)}:
-            check_instant(at)
-            return OnceTrigger(at)
-        case _:
-            raise ValueError("the spec holds no schedule, interval or execute_at that can be read")
-
-
-def _load_duration(value: object) -> timedelta:
-    # Compared before it is converted: timedelta answers a number that is too large with an OverflowError.
-    if type(value) is not int or not 0 < value < LAST_MICROS:
-        raise ValueError(f"{options.shown(value)} is no duration in microseconds")
-    return timedelta(microseconds=value)
 
 
 def _check_modes(task: Task) -> None:

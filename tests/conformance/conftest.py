@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.conformance.stores import STORES, Opener, Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from anyscheduler.repository import Repository
 
 
-@pytest.fixture(params=[pytest.param(store, id=store.name) for store in STORES])
+def _cases(is_wanted: Callable[[Store], bool]) -> list[Any]:
+    return [pytest.param(store, id=store.name) for store in STORES if is_wanted(store)]
+
+
+@pytest.fixture(params=_cases(lambda _: True))
 def store(request: pytest.FixtureRequest) -> Store:
     """Every store."""
     found: Store = request.param
@@ -29,8 +33,40 @@ async def repository(store: Store, tmp_path: Path) -> AsyncIterator[Repository]:
         yield opened
 
 
-@pytest.fixture(params=[pytest.param(store, id=store.name) for store in STORES if store.is_shared])
+@pytest.fixture(params=_cases(lambda store: store.is_shared))
 def shared_place(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     """An empty place of every store that several processes can open."""
+    return _new_place(request, tmp_path)
+
+
+@pytest.fixture(params=_cases(lambda store: store.has_clock))
+async def clocked(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Repository]:
+    """An empty repository of every store that has a clock of its own."""
+    async with _new_place(request, tmp_path)() as opened:
+        yield opened
+
+
+@pytest.fixture(params=_cases(lambda store: not store.has_clock))
+async def clockless(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Repository]:
+    """An empty repository of every store that has none."""
+    async with _new_place(request, tmp_path)() as opened:
+        yield opened
+
+
+@pytest.fixture(params=_cases(lambda store: store.announces))
+def announcing(request: pytest.FixtureRequest) -> Store:
+    """Every store that tells those who listen what is written."""
     found: Store = request.param
-    return found.new_place(tmp_path)
+    return found
+
+
+@pytest.fixture(params=_cases(lambda store: not store.announces))
+async def silent(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Repository]:
+    """An empty repository of every store that cannot."""
+    async with _new_place(request, tmp_path)() as opened:
+        yield opened
+
+
+def _new_place(request: pytest.FixtureRequest, directory: Path) -> Opener:
+    found: Store = request.param
+    return found.new_place(directory)

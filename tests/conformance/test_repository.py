@@ -15,6 +15,7 @@ from anyscheduler import lease
 from anyscheduler.clock import LAST_MICROS
 from anyscheduler.lease import Change, Row
 from anyscheduler.repository import Claimed, ClaimRequest
+from anyscheduler.task import static_key
 from tests.conformance.stores import LEASE, Opener, free_row, insert, requests, stored_rows
 
 if TYPE_CHECKING:
@@ -126,22 +127,15 @@ async def test_rows_of_other_tasks_are_neither_returned_nor_changed_nor_in_the_w
     assert await repository.read([row.key for row in others]) == {row.key: row for row in others}
 
 
-async def test_a_task_is_what_the_row_says_and_not_what_its_key_looks_like(repository: Repository) -> None:
-    await insert(repository, free_row("b", task="a"), free_row("a:1", task="b"))
-
-    assert keys_of(await claim(repository, "a")) == ["b"]
-    assert keys_of(await claim(repository, "b")) == ["a:1"]
-
-
 async def test_a_claim_of_no_task_or_of_unknown_tasks_brings_nothing(repository: Repository) -> None:
     await insert(repository, free_row("a"))
 
-    assert await claim(repository) == Claimed([], None)
-    assert await claim(repository, "unknown", "also unknown") == Claimed([], None)
+    assert await claim(repository) == Claimed([], None, NOW)
+    assert await claim(repository, "unknown", "also unknown") == Claimed([], None, NOW)
 
 
 async def test_a_claim_in_an_empty_store_brings_nothing(repository: Repository) -> None:
-    assert await claim(repository, "a", "b") == Claimed([], None)
+    assert await claim(repository, "a", "b") == Claimed([], None, NOW)
 
 
 async def test_each_request_has_a_lease_of_its_own(repository: Repository) -> None:
@@ -165,7 +159,7 @@ async def test_a_clock_that_was_put_back_claims_nothing_early(repository: Reposi
     await insert(repository, free_row("a", NOW), free_row("b", NOW - 50))
     await claim(repository, "b")
 
-    assert await claim(repository, "a", "b", now=NOW - 40) == Claimed([], NOW)
+    assert await claim(repository, "a", "b", now=NOW - 40) == Claimed([], NOW, NOW - 40)
 
 
 # --- claim: how many, and in which order ------------------------------------------------------------------------------
@@ -256,8 +250,8 @@ async def test_what_was_changed_many_times_is_claimed_as_it_was_left(repository:
 async def test_next_claimable_is_the_earliest_row_that_is_not_claimable_yet(repository: Repository) -> None:
     await insert(repository, free_row("a:1", NOW + 50), free_row("a:2", NOW + 20), free_row("b", NOW + 30))
 
-    assert await claim(repository, "a", "b") == Claimed([], NOW + 20)
-    assert await claim(repository, "b") == Claimed([], NOW + 30)
+    assert await claim(repository, "a", "b") == Claimed([], NOW + 20, NOW)
+    assert await claim(repository, "b") == Claimed([], NOW + 30, NOW)
 
 
 async def test_next_claimable_takes_in_the_leases_that_this_claim_has_given(repository: Repository) -> None:
@@ -281,7 +275,7 @@ async def test_next_claimable_lies_in_the_past_when_the_limit_left_due_rows_behi
 async def test_next_claimable_ignores_tasks_that_were_not_requested(repository: Repository) -> None:
     await insert(repository, free_row("a", NOW + 50), free_row("other", 0))
 
-    assert await claim(repository, "a") == Claimed([], NOW + 50)
+    assert await claim(repository, "a") == Claimed([], NOW + 50, NOW)
 
 
 async def test_next_claimable_follows_writes(repository: Repository) -> None:
@@ -459,29 +453,32 @@ async def test_a_read_returns_what_is_there_among_the_keys(repository: Repositor
 
 
 async def test_names_that_only_look_alike_never_meet(repository: Repository) -> None:
-    rows = [free_row(name, number, "task", token=name) for number, name in enumerate(ODD_NAMES)]
+    rows = [free_row(f"task:{name}", number, token=name) for number, name in enumerate(ODD_NAMES)]
+    keys = [row.key for row in rows]
     await insert(repository, *rows)
 
     for row in rows:
         assert await repository.read([row.key]) == {row.key: row}
     assert (await repository.list("task", "", 1_000)) == sorted(rows)
-    assert keys_of(await claim(repository, "task")) == ODD_NAMES
-    assert await repository.write([Change(name, "t1", None) for name in ODD_NAMES]) == [True] * len(ODD_NAMES)
+    assert keys_of(await claim(repository, "task")) == keys
+    assert await repository.write([Change(key, "t1", None) for key in keys]) == [True] * len(keys)
     assert await repository.tasks() == []
 
 
 async def test_tasks_whose_names_only_look_alike_never_meet(repository: Repository) -> None:
-    await insert(repository, *(free_row(name, task=name) for name in ODD_NAMES))
+    tasks = [static_key(name) for name in ODD_NAMES]
+    await insert(repository, *(free_row(key) for task in tasks for key in (task, f"{task}:x")))
 
-    assert sorted(await repository.tasks()) == sorted(ODD_NAMES)
-    for name in ODD_NAMES:
-        assert [row.key for row in await repository.list(name, "", 10)] == [name]
-        assert keys_of(await claim(repository, name)) == [name]
+    assert sorted(await repository.tasks()) == sorted(tasks)
+    for task in tasks:
+        assert [row.key for row in await repository.list(task, "", 10)] == [task, f"{task}:x"]
+        assert keys_of(await claim(repository, task)) == [task, f"{task}:x"]
 
 
 async def test_a_list_is_in_the_order_of_code_points(repository: Repository) -> None:
-    keys = ["Z", "a", "\u00e9", "\u0130", "\uffee", "\U0001f600", "10", "9", "B", "_", "~", ":", "e\u0301"]
-    await insert(repository, *(free_row(key, task="task") for key in keys))
+    names = ["Z", "a", "\u00e9", "\u0130", "\uffee", "\U0001f600", "10", "9", "B", "_", "~", ":", "e\u0301"]
+    keys = [f"task:{name}" for name in names]
+    await insert(repository, *(free_row(key) for key in keys))
 
     assert [row.key for row in await repository.list("task", "", 100)] == sorted(keys)
 
@@ -540,7 +537,7 @@ async def test_a_task_that_had_no_rows_left_works_again(repository: Repository) 
         await insert(repository, free_row("a:1", NOW + 5), free_row("a:2", NOW))
         assert keys_of(await claim(repository, "a")) == ["a:2"], round_number
         assert await repository.write([Change("a:1", "t0", None), Change("a:2", "t1", None)]) == [True, True]
-        assert await claim(repository, "a") == Claimed([], None)
+        assert await claim(repository, "a") == Claimed([], None, NOW)
 
 
 # --- several at once --------------------------------------------------------------------------------------------------
@@ -601,7 +598,7 @@ async def test_what_one_process_wrote_the_next_call_of_another_one_sees(shared_p
     async with shared_place() as first, shared_place() as second:
         await insert(first, free_row("a", NOW + 5))
         assert await second.read(["a"]) == {"a": free_row("a", NOW + 5)}
-        assert await claim(second, "a") == Claimed([], NOW + 5)
+        assert await claim(second, "a") == Claimed([], NOW + 5, NOW)
         assert await second.write([Change("a", "t0", free_row("a", NOW, token="t5"))]) == [True]
         assert await first.write([Change("a", "t0", None)]) == [False]
         assert keys_of(await claim(first, "a")) == ["a"]

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
 
 import anyio
 import pytest
@@ -27,7 +27,8 @@ import anyscheduler.sqlite
 from anyscheduler.errors import ConfigurationError, RepositoryError
 from anyscheduler.lease import Change, Row
 from anyscheduler.repository import Claimed
-from anyscheduler.sqlite import SqliteRepository, _Database, sqlite_repository
+from anyscheduler.sqlite import _Database, sqlite_repository
+from anyscheduler.threaded import ThreadedRepository
 from tests.conformance.stores import LEASE, free_row, insert, requests, stored_rows
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ async def test_two_table_names_share_a_file_and_nothing_else(path: Path) -> None
     ):
         await insert(one, free_row("a"))
         assert await two.tasks() == []
-        assert await two.claim(requests("a"), 5, NOW, "t1") == Claimed([], None)
+        assert await two.claim(requests("a"), 5, NOW, "t1") == Claimed([], None, NOW)
 
 
 @pytest.mark.anyio
@@ -308,7 +309,7 @@ async def test_a_key_that_is_damaged_in_the_file_is_the_affair_of_its_own_row(pa
 
         assert {"a:0", "a:2"} <= {row.key for row in claimed.rows}
         # It is leased like the others, and so does not come up again in every poll.
-        assert await repository.claim(requests("a"), 10, NOW, "t2") == Claimed([], NOW + LEASE)
+        assert await repository.claim(requests("a"), 10, NOW, "t2") == Claimed([], NOW + LEASE, NOW)
         assert len(await stored_rows(repository, "a")) == 3
 
 
@@ -454,10 +455,10 @@ async def test_a_poll_that_finds_nothing_due_needs_no_write_lock(path: Path, mon
     monkeypatch.setattr(anyscheduler.sqlite, "_BUSY_TIMEOUT_SECONDS", 0.0)
     async with sqlite_repository(sqlite_database=path) as repository:
         with locked(path):
-            assert await repository.claim(requests("a"), 5, NOW, "t1") == Claimed([], None)
+            assert await repository.claim(requests("a"), 5, NOW, "t1") == Claimed([], None, NOW)
         await insert(repository, free_row("a", NOW + 1), free_row("other"))
         with locked(path):
-            assert await repository.claim(requests("a"), 5, NOW, "t1") == Claimed([], NOW + 1)
+            assert await repository.claim(requests("a"), 5, NOW, "t1") == Claimed([], NOW + 1, NOW)
 
 
 @pytest.mark.anyio
@@ -668,7 +669,7 @@ def test_a_claimed_row_is_the_row_that_is_stored(path: Path) -> None:
 @pytest.mark.anyio
 async def test_the_factory_yields_the_repository_of_the_documentation(path: Path) -> None:
     async with sqlite_repository(sqlite_database=path) as repository:
-        assert isinstance(repository, SqliteRepository)
+        assert isinstance(repository, ThreadedRepository)
 
 
 _COPIES = """
@@ -700,7 +701,7 @@ def test_a_call_that_asyncio_cut_off_keeps_the_connection_to_itself_until_it_end
         async with sqlite_repository(sqlite_database=path) as repository:
             # Each statement takes a while, so that the caller, and with it the place in the limiter, is gone while the
             # thread is still inside of its transaction.
-            repository._database._connection.set_trace_callback(lambda _: time.sleep(0.05))
+            cast("Any", repository)._database._connection.set_trace_callback(lambda _: time.sleep(0.05))
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(repository.write([Change("a", None, free_row("a"))]), 0.08)
             assert await repository.write([Change("b", None, free_row("b"))]) == [True]

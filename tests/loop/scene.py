@@ -138,7 +138,7 @@ class WatchedRepository:
         self.slow: dict[str, float] = {}
         self.slow_replies: dict[str, float] = {}
 
-    async def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int, token: str) -> Claimed:
+    async def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str) -> Claimed:
         await self._before("claim")
         claimed = await self.inner.claim(requests, limit, now, token)
         self.limits.append(limit)
@@ -146,9 +146,9 @@ class WatchedRepository:
         await self._after("claim")
         return claimed
 
-    async def write(self, changes: Sequence[Change]) -> list[bool]:
+    async def write(self, changes: Sequence[Change], *, announce: bool = False) -> list[bool]:
         await self._before("write")
-        applied = await self.inner.write(changes)
+        applied = await self.inner.write(changes, announce=announce)
         self.written.append(len(changes))
         await self._after("write")
         return applied
@@ -164,6 +164,13 @@ class WatchedRepository:
     async def tasks(self) -> Sequence[str]:
         await self._before("tasks")
         return await self.inner.tasks()
+
+    async def time(self) -> None:
+        await self._before("time")
+        await self.inner.time()
+
+    async def listen(self, wake: Callable[[int], None]) -> None:
+        await self.inner.listen(wake)
 
     async def row(self, key: str) -> Row:
         """Returns one row as it is stored, without counting that."""

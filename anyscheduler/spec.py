@@ -1,0 +1,127 @@
+"""The stored form of an instance of a dynamic task: what differs from the task in the code, as JSON.
+
+Knows: tasks, triggers, JSON. Must not know: stores, leases, the event loop.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from anyscheduler import options, trigger
+from anyscheduler.clock import LAST_MICROS, check_instant, duration_micros
+from anyscheduler.lease import load_object
+from anyscheduler.task import (
+    GUARANTEE_OPTIONS,
+    LEAST_LEASE,
+    MOST_LEASE,
+    ExecutionMode,
+    FailureMode,
+    Task,
+    instance_of,
+)
+from anyscheduler.trigger import CronTrigger, IntervalTrigger, OnceTrigger, Trigger
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SPEC_VERSION: Final = 1
+"""The version of the stored spec. A later one also gets other values of `Row.task`, so that claims of this version do
+not even lease its rows."""
+
+
+# json.dumps with separators would build an encoder for each call, which takes longer than the encoding.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def dump_spec(template: Task, task: Task) -> str:
+    """Returns an instance as it is stored: what differs from its dynamic task, as JSON."""
+    spec: dict[str, Any] = {"v": SPEC_VERSION}
+    match task.trigger:
+        case CronTrigger(expression, timezone, _):
+            spec["schedule"] = expression
+            if timezone is not None:
+                spec["timezone"] = timezone
+        case IntervalTrigger(microseconds):
+            spec["interval"] = microseconds
+        case OnceTrigger(at):
+            spec["execute_at"] = at
+        case None:
+            pass
+    for option in GUARANTEE_OPTIONS:
+        value = getattr(task, option)
+        if value != getattr(template, option):
+            spec[option] = duration_micros(value) if isinstance(value, timedelta) else value
+    inherited = template.extra_args
+    # Compared as JSON, where 1, 1.0 and True differ.
+    args = {
+        key: value
+        for key, value in task.extra_args.items()
+        if key not in inherited or json.dumps(inherited[key]) != json.dumps(value)
+    }
+    if args:
+        spec["args"] = args
+    return _encode(spec)
+
+
+def load_spec(template: Task, key: str, text: str) -> Task:
+    """Returns the instance that was stored under `key`.
+
+    Nothing in a stored row selects code: the body is that of `template`, whatever the row says.
+
+    Raises:
+        ValueError: The row was damaged, or written by a later version of this package.
+    """
+    spec = load_object(text)
+    version = spec.get("v")
+    if version != SPEC_VERSION:
+        raise ValueError(f"the spec has version {options.shown(version)}, and this release reads {SPEC_VERSION}")
+    own_args = spec.get("args", {})
+    if not isinstance(own_args, dict):
+        raise ValueError("the arguments are not a JSON object")
+    guarantees: dict[str, Any] = {}
+    for option in GUARANTEE_OPTIONS:
+        if option in spec:
+            guarantees[option] = _load_guarantee(option, spec[option])
+    name = options.schedule_name("name", key.partition(":")[2])
+    task = instance_of(template, name, own_args, guarantees)
+    task.trigger = _load_trigger(spec, key)
+    return task
+
+
+def placeholder(template: Task, key: str) -> Task:
+    """Returns an instance that stands in for a stored row that cannot be read: it has a name, and no trigger."""
+    return instance_of(template, key.partition(":")[2] or template.name, {}, {})
+
+
+def _load_guarantee(option: str, value: object) -> object:
+    match option:
+        case "failure_mode":
+            return FailureMode(str(value))
+        case "execution_mode":
+            return ExecutionMode(str(value))
+        case "lease_duration":
+            return options.duration(option, _load_duration(value), LEAST_LEASE, MOST_LEASE)
+        case _:
+            return options.flag(option, value)
+
+
+def _load_trigger(spec: Mapping[str, Any], key: str) -> Trigger:
+    match spec:
+        case {"schedule": str(expression)}:
+            return trigger.cron(expression, spec.get("timezone"), key)
+        case {"interval": microseconds}:
+            return trigger.interval(_load_duration(microseconds))
+        case {"execute_at": int(at)}:
+            check_instant(at)
+            return OnceTrigger(at)
+        case _:
+            raise ValueError("the spec holds no schedule, interval or execute_at that can be read")
+
+
+def _load_duration(value: object) -> timedelta:
+    # Compared before it is converted: timedelta answers a number that is too large with an OverflowError.
+    if type(value) is not int or not 0 < value < LAST_MICROS:
+        raise ValueError(f"{options.shown(value)} is no duration in microseconds")
+    return timedelta(microseconds=value)

@@ -1,0 +1,90 @@
+"""Which time it is to a schedule: the store's, where several processes share one, so that all of them agree.
+
+Knows: a clock, readings of the store's, the monotonic clock. Must not know: stores, schedules.
+
+Every reply of the store that tells its time was sent between the question and its arrival. The estimate stays as it is
+while it agrees with that, and moves just as far as it must when it does not: so it is off by less than one round trip,
+and a wall clock that is set in this process changes nothing.
+Source: Cristian, "Probabilistic clock synchronization" (1989), with the interval kept instead of its middle.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from anyscheduler import options
+from anyscheduler.clock import micros_reader, system_clock, to_micros
+
+if TYPE_CHECKING:
+    from anyscheduler.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+_WORTH_SAYING: Final = 1_000_000
+"""From how many microseconds on the difference between two clocks is logged, and a change of it again."""
+
+
+class Timekeeper:
+    """The time, in microseconds since the epoch, UTC.
+
+    Args:
+        clock: What `Scheduler(clock=...)` was given. The system's clock gives way to that of a store that has one; any
+            other is taken as it is.
+
+    Raises:
+        ConfigurationError: It does not return an aware datetime.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        try:
+            to_micros(clock())
+        except (TypeError, AttributeError):
+            options.refuse("clock", clock, "a callable that returns an aware datetime")
+        self._own = micros_reader(clock)
+        self.may_follow: Final = clock is system_clock
+        """Whether the store's clock is to be preferred."""
+        self._ahead: int | None = None
+        """How far the store's clock is ahead of the monotonic one; None while this process goes by its own."""
+        self._said = 0
+
+    def __call__(self) -> int:
+        """Returns the time."""
+        return self._own() if self._ahead is None else steady() + self._ahead
+
+    @property
+    def to_claim_at(self) -> int | None:
+        """The `now` of a claim: None where the store's own clock decides."""
+        return self._own() if self._ahead is None else None
+
+    def learn(self, shown: int, asked: int) -> None:
+        """Takes note of what the store's clock showed.
+
+        Args:
+            shown: What it showed, in microseconds since the epoch.
+            asked: What `steady` had returned when the question was sent; the reply has just arrived.
+        """
+        least, most = shown - steady(), shown - asked
+        self._ahead = (least + most) // 2 if self._ahead is None else max(least, min(most, self._ahead))
+        skew = self._own() - self()
+        if abs(skew - self._said) > _WORTH_SAYING:
+            self._report(skew)
+
+    def _report(self, skew: int) -> None:
+        if abs(skew) > _WORTH_SAYING:
+            where = "ahead of" if skew > 0 else "behind"
+            logger.warning(
+                "the clock of this machine is %.1f s %s the store's; schedules go by the store's",
+                abs(skew) / 1e6,
+                where,
+            )
+            self._said = skew
+        else:
+            logger.warning("the clock of this machine agrees with the store's again")
+            self._said = 0
+
+
+def steady() -> int:
+    """Returns the monotonic clock in microseconds; only differences mean something."""
+    return time.monotonic_ns() // 1000
