@@ -1,4 +1,4 @@
-"""What all tests share: the event loops that tests marked with `anyio` run on."""
+"""What all tests share: the event loops that tests marked with `anyio` run on, and one server of each kind."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from tests.servers import shared
 
 # A machine that is busy with something else is no failure of what is tested.
 settings.register_profile("suite", deadline=None)
@@ -25,3 +27,15 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """The event loop of a test: asyncio, uvloop and trio, one after the other."""
     backend: tuple[str, dict[str, Any]] = request.param
     return backend
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> str:
+    """A database that the whole session shares: whoever needs to be alone takes a table name of its own."""
+    return shared.postgres_url()
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> str:
+    """A Redis server that the whole session shares: whoever needs to be alone takes a namespace of its own."""
+    return shared.redis_url()
