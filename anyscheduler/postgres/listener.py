@@ -1,0 +1,86 @@
+"""Listening for what other processes announce, on a connection of its own.
+
+Knows: LISTEN, psycopg. Must not know: the table.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import psycopg
+
+logger = logging.getLogger(__name__)
+
+_PROBE: Final = "probe"
+_PROBE_SECONDS: Final = 2.0
+
+
+class PostgresListener:
+    """A connection that has said LISTEN."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+
+    @classmethod
+    def open(
+        cls, connect: Callable[[], psycopg.Connection[Any]], channel: str, tell: Callable[[str], None]
+    ) -> PostgresListener | None:
+        """Connects; returns None if notifications do not arrive, which is then logged.
+
+        Behind a pooler that gives a session another server process for each transaction LISTEN succeeds and nothing
+        ever arrives. So it is tried out.
+
+        Args:
+            connect: Returns a new connection.
+            channel: The name of the channel.
+            tell: Notifies the channel, through another connection.
+        """
+        connection = connect()
+        listener = cls(connection)
+        try:
+            connection.execute(f'LISTEN "{channel}"'.encode())
+            tell(_PROBE)
+            if listener._hears_probe():
+                return listener
+        except BaseException:
+            listener.close()
+            raise
+        listener.close()
+        logger.warning(
+            "PostgreSQL's notifications do not arrive (pgbouncer in transaction mode?): what other processes schedule "
+            "is found by polling, up to one poll_interval late"
+        )
+        return None
+
+    def _hears_probe(self) -> bool:
+        give_up_at = time.monotonic() + _PROBE_SECONDS
+        while (left := give_up_at - time.monotonic()) > 0:
+            select.select([self], [], [], left)
+            if _PROBE in self._received():
+                return True
+        return False
+
+    def fileno(self) -> int:
+        """See `threaded.Listener`."""
+        return self._connection.fileno()
+
+    def drain(self) -> list[int]:
+        """See `threaded.Listener`."""
+        return [int(text) for text in self._received() if text != _PROBE]
+
+    def close(self) -> None:
+        """See `threaded.Listener`."""
+        self._connection.close()
+
+    def _received(self) -> list[str]:
+        self._connection.pgconn.consume_input()
+        texts = []
+        while (notice := self._connection.pgconn.notifies()) is not None:
+            texts.append(notice.extra.decode())
+        return texts

@@ -1,0 +1,179 @@
+"""The table: its name, its making by any number of processes at once, and what has to be true of it before it is used.
+
+Knows: SQL, the catalog of PostgreSQL. Must not know: what the columns mean.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from anyscheduler.errors import ConfigurationError
+from anyscheduler.lease import Row
+
+if TYPE_CHECKING:
+    import psycopg
+
+_OLDEST: Final = 130_000
+_NAME: Final = re.compile(r"(?:([A-Za-z_][A-Za-z0-9_]{0,62})\.)?([A-Za-z_][A-Za-z0-9_]{0,47})")
+
+NAMES_ALLOWED: Final = (
+    "letters, digits and underscores, at most 48; before it, if wanted, the name of a schema and a dot"
+)
+
+
+class Names(NamedTuple):
+    """A table as it is called in statements; every part is quoted, so that any word and case will do.
+
+    Attributes:
+        schema: Its schema, quoted, with a dot behind it; "" for the first one in the search path.
+        plain: Its name without the schema, not quoted.
+    """
+
+    schema: str
+    plain: str
+
+    @property
+    def quoted(self) -> str:
+        """The table."""
+        return f'{self.schema}"{self.plain}"'
+
+    @property
+    def view(self) -> str:
+        """The view that shows times as timestamps."""
+        return f'{self.schema}"{self.plain}_times"'
+
+
+class Table(NamedTuple):
+    """A table that exists.
+
+    Attributes:
+        quoted: Its name in statements.
+        channel: Where its changes are announced; told apart by the table's identity, so that two tables of one name in
+            two schemas have one each.
+    """
+
+    quoted: str
+    channel: str
+
+
+def parse_name(name: object) -> Names | None:
+    """Returns the names that belong to `postgres_table_name`, None if it is not allowed."""
+    match = _NAME.fullmatch(name) if isinstance(name, str) else None
+    if match is None:
+        return None
+    schema, plain = match.groups()
+    return Names(f'"{schema}".' if schema else "", plain)
+
+
+def prepare(connection: psycopg.Connection[Any], names: Names, *, skip_create: bool) -> Table:
+    """Returns the table, made if it is missing and `skip_create` does not forbid it.
+
+    Raises:
+        ConfigurationError: The server, the database or the table cannot be used, for the reason that it tells.
+        psycopg.Error: The server failed.
+    """
+    _check_server(connection)
+    oid = _find(connection, names)
+    if oid is None:
+        if skip_create:
+            raise ConfigurationError(
+                f"there is no table {names.quoted}, and postgres_skip_table_create=True forbids to create it; "
+                f"create it with:\n{definition(names)}"
+            )
+        _create(connection, names)
+        oid = _find(connection, names)
+    _check_table(connection, names)
+    return Table(names.quoted, f"anyscheduler_{oid}")
+
+
+def definition(names: Names) -> str:
+    """Returns the statements that make the table, its index and its view, to be run in one transaction."""
+    return f"""
+CREATE TABLE IF NOT EXISTS {names.quoted} (
+    key text COLLATE "C" PRIMARY KEY,
+    task text COLLATE "C" NOT NULL,
+    due_at bigint NOT NULL,
+    claimable_at bigint NOT NULL,
+    token text NOT NULL,
+    spec text NOT NULL,
+    state text NOT NULL
+) WITH (
+    -- Each execution writes its row twice. Room in the page for the next version, and a vacuum that comes early and
+    -- does not pause, keep the table as small as its rows.
+    fillfactor = 70,
+    autovacuum_vacuum_scale_factor = 0.02,
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0,
+    autovacuum_analyze_scale_factor = 0.05
+);
+CREATE INDEX IF NOT EXISTS "{names.plain}_claimable"
+    ON {names.quoted} (task, claimable_at, key) WITH (fillfactor = 80);
+CREATE OR REPLACE VIEW {names.view} AS SELECT
+    key, task, {_timestamp("due_at")}, {_timestamp("claimable_at")},
+    claimable_at <> due_at AND token NOT LIKE '%.waiting'
+        AND claimable_at > extract(epoch FROM clock_timestamp()) * 1000000 AS leased,
+    token, spec, state
+FROM {names.quoted};
+COMMENT ON TABLE {names.quoted} IS 'anyscheduler, version 1; times are microseconds since 1970 in UTC';
+"""  # noqa: S608  # the names are checked and quoted
+
+
+def _timestamp(column: str) -> str:
+    # Guarded, so that one damaged row does not make the view fail for all of them: years 1 to 9999.
+    return (
+        f"CASE WHEN {column} BETWEEN -62135596800000000 AND 253402300799999999 "
+        f"THEN timestamptz 'epoch' + {column} * interval '1 microsecond' END AS {column}"
+    )
+
+
+def _check_server(connection: psycopg.Connection[Any]) -> None:
+    found = connection.execute(
+        "SELECT current_setting('server_version_num')::int, current_setting('server_version'), "
+        "current_setting('server_encoding'), pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
+    ).fetchone()
+    assert found is not None
+    number, version, encoding, is_standby, is_read_only = found
+    if number < _OLDEST:
+        raise ConfigurationError(f"the server is PostgreSQL {version}; 13 is the oldest that will do")
+    if is_standby or is_read_only:
+        kind = "a standby" if is_standby else "read-only"
+        raise ConfigurationError(f"the server is {kind}; schedules have to be written, so give the URL of the primary")
+    if encoding != "UTF8":
+        raise ConfigurationError(f"the encoding of the database is {encoding}; it has to be UTF8")
+
+
+def _find(connection: psycopg.Connection[Any], names: Names) -> int | None:
+    # Looked up in the catalog, because to_regclass fails where the schema may not be used.
+    found = connection.execute("SELECT to_regclass(%s)::oid::bigint", (names.quoted,)).fetchone()
+    assert found is not None
+    oid: int | None = found[0]
+    return oid
+
+
+def _create(connection: psycopg.Connection[Any], names: Names) -> None:
+    with connection.transaction():
+        # IF NOT EXISTS does not wait for a transaction that is just creating it, and then fails.
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"anyscheduler {names.quoted}",))
+        if _find(connection, names) is None:
+            connection.execute(definition(names).encode())
+
+
+def _check_table(connection: psycopg.Connection[Any], names: Names) -> None:
+    needed = ("SELECT", "INSERT", "UPDATE", "DELETE")
+    given = connection.execute(
+        "SELECT " + ", ".join(f"has_table_privilege(%(table)s, '{right}')" for right in needed), {"table": names.quoted}
+    ).fetchone()
+    assert given is not None
+    missing = [right for right, has in zip(needed, given, strict=True) if not has]
+    if missing:
+        raise ConfigurationError(
+            f"user {connection.info.user!r} may not {' or '.join(missing)} on table {names.quoted}; "
+            f"GRANT {', '.join(needed)} ON {names.quoted} TO it"
+        )
+    found = connection.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+        (names.quoted,),
+    ).fetchall()
+    if not set(Row._fields) <= {name for (name,) in found}:
+        raise ConfigurationError(f"table {names.quoted} is not one of anyscheduler's; give another postgres_table_name")
