@@ -11,11 +11,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
+import anyio
+
 from anyscheduler import arguments, options, task, trigger
 from anyscheduler.app_context import AppContext
+from anyscheduler.backoff import Backoff, Outage
 from anyscheduler.clock import Clock, system_clock
 from anyscheduler.context import check_attribute_name
-from anyscheduler.errors import ConfigurationError, ScheduleWarning
+from anyscheduler.errors import ConfigurationError, RepositoryError, ScheduleWarning
 from anyscheduler.fixture import Fixture, check_fixture, set_up
 from anyscheduler.memory import memory_repository
 from anyscheduler.plan import Plan
@@ -255,11 +258,18 @@ class Scheduler:
 
     async def _timekeeper(self, repository: Repository) -> Timekeeper:
         timekeeper = Timekeeper(self._clock)
-        if timekeeper.may_follow:
+        backoff = Backoff("asking for the time", Outage())
+        while timekeeper.may_follow:
             asked = steady()
-            shown = await repository.time()
-            if shown is not None:
-                timekeeper.learn(shown, asked)
+            try:
+                shown = await repository.time()
+            except RepositoryError as error:
+                await anyio.sleep(backoff.failed(error))
+            else:
+                backoff.succeeded()
+                if shown is not None:
+                    timekeeper.learn(shown, asked)
+                break
         return timekeeper
 
     def _open_store(self) -> AbstractAsyncContextManager[Repository]:

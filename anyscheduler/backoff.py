@@ -17,20 +17,25 @@ class Outage:
 
     def __init__(self) -> None:
         self._failing: set[str] = set()
-        self._since = 0.0
+        self._since: float | None = None
 
     def noticed(self, activity: str, error: Exception) -> None:
         """Notes that an activity failed."""
-        if not self._failing:
+        if self._since is None:
             logger.warning("the store failed while %s, will retry until it is back: %s", activity, error)
             self._since = time.monotonic()
         self._failing.add(activity)
 
+    def given_up(self, activity: str) -> None:
+        """Notes that an activity is not tried any more, which says nothing about the store."""
+        self._failing.discard(activity)
+
     def over(self, activity: str) -> None:
-        """Notes that an activity which failed before has succeeded."""
-        self._failing.remove(activity)
-        if not self._failing:
+        """Notes that an activity has succeeded."""
+        self._failing.discard(activity)
+        if self._since is not None and not self._failing:
             logger.warning("the store is back after %.1f s", time.monotonic() - self._since)
+            self._since = None
 
 
 _FIRST = 0.1
@@ -55,7 +60,11 @@ class Backoff:
         return self._delay * random.uniform(0.5, 1.0)  # noqa: S311  # not a secret
 
     def succeeded(self) -> None:
-        """Notes that the store answers again."""
-        if self._delay:
-            self._outage.over(self._activity)
-            self._delay = 0.0
+        """Notes that the store has answered."""
+        self._outage.over(self._activity)
+        self._delay = 0.0
+
+    def given_up(self) -> None:
+        """Notes that nobody wants it any more."""
+        self._outage.given_up(self._activity)
+        self._delay = 0.0

@@ -27,7 +27,7 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 @click.group(context_settings=_HELP)
 @click.version_option(__version__, prog_name="anyscheduler")
 def main() -> None:
-    """A distributed scheduler for async Python: asyncio and trio, on memory or SQLite."""
+    """A distributed scheduler for async Python: asyncio and trio, on memory, SQLite, Redis or PostgreSQL."""
 
 
 @main.command(context_settings=_HELP)

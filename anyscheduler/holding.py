@@ -16,7 +16,7 @@ from anyscheduler.errors import LeaseLostError
 from anyscheduler.execution import Outcome
 from anyscheduler.options import in_one_line
 from anyscheduler.settlement import Entry, Settlement
-from anyscheduler.task import ExecutionMode, FailureMode, Task
+from anyscheduler.task import ExecutionMode, FailureMode, Task, display_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -206,7 +206,11 @@ class Holder:
 
     def set_aside(self, row: Row, error: Exception) -> None:
         """Keeps a row that cannot be executed out of the way for a minute, otherwise as it is, and says so."""
-        logger.error("%s: set aside for a minute, the stored row cannot be executed: %s", in_one_line(row.key), error)
+        logger.error(
+            "%s: set aside for a minute, the stored row cannot be executed: %s",
+            in_one_line(display_name(row.key)),
+            error,
+        )
         self._submit(lease.release(row, self._now() + _SET_ASIDE, self._token()), row)
 
     def _submit(self, change: Change, held: Row, *, announce: bool = False) -> None:
@@ -220,7 +224,7 @@ class Holder:
             if applied:
                 self._wake_for(change)
                 return
-            name = in_one_line(held.key)
+            name = in_one_line(display_name(held.key))
             if applied is None:
                 logger.warning("%s: the store could not be reached before the lease ended; it will run again", name)
             else:

@@ -45,6 +45,9 @@ logger = logging.getLogger(__name__)
 _JUMP_GRACE: Final = 5_000_000
 """For how many microseconds at most nothing is claimed after the clock was set ahead."""
 
+_OVERTAKEN: Final = (3_000, 7_000)
+"""After how many microseconds, from the one to the other, due rows that another process was taking are looked for."""
+
 _HARD_STOP_PATIENCE: Final = 2.0
 """How many seconds a hard stop gives the store to take the releases."""
 
@@ -82,6 +85,7 @@ class Loop:
         )
         self._hard_stop = anyio.CancelScope()
         self._listening = anyio.CancelScope()
+        self._claiming = anyio.CancelScope()
         self._running: dict[Execution, None] = {}
         self._is_full = False
         self._stopping = False
@@ -121,8 +125,13 @@ class Loop:
                 task_status.started()
 
     async def _listen(self) -> None:
-        with self._listening:
-            await self._repository.listen(self._alarm.set_for)
+        try:
+            with self._listening:
+                await self._repository.listen(self._alarm.set_for)
+                await anyio.sleep_forever()
+        finally:
+            # However this run ends: from now on a claim that the store does not answer is not waited for much longer.
+            self._claiming.deadline = anyio.current_time() + _HARD_STOP_PATIENCE
 
     async def _serve(self, *, task_status: TaskStatus[None]) -> None:
         try:
@@ -172,8 +181,11 @@ class Loop:
         limit = min(free, self._plan.batch_size)
         now, asked = self._now.to_claim_at, steady()
         # Shielded: a claim that was cut off would leave leases that nobody knows of.
-        with anyio.CancelScope(shield=True):
+        claimed = None
+        with anyio.CancelScope(shield=True) as self._claiming:
             claimed = await self._repository.claim(tuple(self._requests), limit, now, self._token())
+        if claimed is None:
+            return False
         self._backoff.succeeded()
         if now is None:
             self._now.learn(claimed.now, asked)
@@ -192,9 +204,11 @@ class Loop:
             interval = self._plan.poll_interval.total_seconds()
             self._alarm.set_for(claimed.now + int(interval * random.uniform(0.5, 1.0) * 1e6))  # noqa: S311  # not a secret
         if claimed.next_claimable is not None:
-            # A store may see a due row that it cannot give, because another process is about to take it.
+            # A due row that was not given: another process is about to take it. Asking again before that one is done
+            # would only slow it down.
             is_ahead = claimed.next_claimable > claimed.now
-            self._alarm.set_for(claimed.next_claimable if is_ahead else claimed.now + 1000)
+            wait = random.randrange(*_OVERTAKEN)  # noqa: S311  # not a secret
+            self._alarm.set_for(claimed.next_claimable if is_ahead else claimed.now + wait)
         return False
 
     def _serve_next_first(self, served: str) -> None:

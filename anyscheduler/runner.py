@@ -48,9 +48,6 @@ def configure_logging(level: str | None = None) -> None:
         source = "log level" if level else "the environment's LOG_LEVEL"
         raise ConfigurationError(f"{source} {name!r} is refused: DEBUG, INFO, WARNING, ERROR or CRITICAL")
     logging.basicConfig(level=name, stream=sys.stdout, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    if name != "DEBUG":
-        # It repeats, for each connection and attempt, what this package says once.
-        logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     warnings.formatwarning = _one_line
     logging.captureWarnings(capture=True)
 

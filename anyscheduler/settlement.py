@@ -115,6 +115,8 @@ class Settlement:
                 repeated = True
                 await anyio.sleep(self._backoff.failed(error))
                 batch = self._still_worth_it(batch)
+                if not batch:
+                    self._backoff.given_up()
             else:
                 self._backoff.succeeded()
                 for entry, result in zip(batch.values(), applied, strict=True):

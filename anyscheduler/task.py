@@ -186,6 +186,12 @@ def static_key(name: str) -> str:
     return name.replace("%", "%25").replace(":", "%3A")
 
 
+def display_name(key: str) -> str:
+    """Returns what stands under a key in the store as `str(task)` shows it, `task` or `task:instance`."""
+    column, colon, name = key.partition(":")
+    return column.partition("%p")[0].replace("%3A", ":").replace("%25", "%") + colon + name
+
+
 def define(
     func: object, given: dict[str, Any], *, size_limit: int, dynamic: bool = False, partitioned: bool = False
 ) -> Task:

@@ -12,6 +12,7 @@ import logging
 import math
 import threading
 import time
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -38,6 +39,7 @@ _GRACE_SECONDS: Final = 1.0
 """For how long a call that was cancelled may still end by itself, before its connection is cut."""
 
 _LISTEN_AGAIN_SECONDS: Final = 1.0
+_CLOSE_SECONDS: Final = 2.0
 
 
 class Listener(Protocol):
@@ -140,6 +142,8 @@ class ThreadedRepository:
         self.description = description
         self._database = database
         self._limiter = anyio.CapacityLimiter(threads)
+        # For listening and for ending calls, which must not wait for other calls, nor keep them waiting.
+        self._other_limiter = anyio.CapacityLimiter(2)
         # A native asyncio cancellation returns the limiter's token while the thread goes on.
         self._permits = threading.BoundedSemaphore(threads)
         self._patience = patience
@@ -170,8 +174,9 @@ class ThreadedRepository:
         return await self._call(self._database.time)
 
     async def close(self) -> None:
-        """Closes every connection, once calls that are under way have ended."""
-        with anyio.CancelScope(shield=True):
+        """Closes every connection, once calls that are under way have ended, or have been ended."""
+        patience = _CLOSE_SECONDS if self._patience < math.inf else math.inf
+        with anyio.move_on_after(patience, shield=True):
             try:
                 await self._call(self._database.close)
             except RepositoryError as error:
@@ -181,13 +186,21 @@ class ThreadedRepository:
         """See `Repository.listen`."""
         failures: tuple[type[Exception], ...] = (*self._database.errors, RepositoryError, OSError, ValueError)
         has_complained = False
-        tried_at = math.inf
+        failed_at = math.inf
+        opened: list[Listener] = []
+
+        def open_listener() -> Listener | None:
+            # Kept here, because a call that is cancelled still ends, and returns to nobody.
+            listener = self._database.listener()
+            opened.extend([] if listener is None else [listener])
+            return listener
+
         while True:
-            listener = None
             try:
-                listener = await self._call(self._database.listener)
+                listener = await self._call(open_listener, limiter=self._other_limiter)
                 if listener is None:
                     return
+                failed_at = math.inf
                 # Whatever was announced while nobody listened.
                 wake(EARLIEST)
                 while True:
@@ -196,35 +209,39 @@ class ThreadedRepository:
                         wake(at)
             except failures as error:
                 # A store that is gone is reported by whoever claims; this is about one that answers everything else.
-                if tried_at < self._last_answer and not has_complained:
+                if failed_at < self._last_answer and not has_complained:
                     has_complained = True
                     logger.warning(
                         "cannot listen for what other processes schedule, will find it by polling until that works: %s",
                         _told_by(error),
                     )
             finally:
-                if listener is not None:
-                    listener.close()
-            tried_at = time.monotonic()
+                is_new = not opened
+                while opened:
+                    opened.pop().close()
+            if is_new:
+                failed_at = time.monotonic()
             await anyio.sleep(_LISTEN_AGAIN_SECONDS)
 
-    async def _call(self, function: Callable[..., T], *args: object) -> T:
+    async def _call(self, function: Callable[..., T], *args: object, limiter: anyio.CapacityLimiter | None = None) -> T:
         call = _Call()
+        cuts = self._patience < math.inf
 
         def work() -> T:
             if not call.begin():
                 raise RepositoryError("cancelled before it began")
             try:
-                with self._permits:
+                with nullcontext() if cuts else self._permits:
                     return function(*args)
             finally:
                 call.ended.set()
 
-        cuts = self._patience < math.inf
         try:
             with anyio.move_on_after(self._patience) as scope:
                 try:
-                    result = await anyio.to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=cuts)
+                    result = await anyio.to_thread.run_sync(
+                        work, limiter=limiter or self._limiter, abandon_on_cancel=cuts
+                    )
                 except anyio.get_cancelled_exc_class():
                     timed_out = anyio.current_time() >= scope.deadline
                     await self._end(call, 0 if timed_out else _GRACE_SECONDS)
@@ -242,7 +259,8 @@ class ThreadedRepository:
             return
         with anyio.CancelScope(shield=True):
             if not await _ends_within(call, grace) and self._patience < math.inf:
-                self._database.abort(thread)
+                # In a thread, because it may have to ask the server for it.
+                await anyio.to_thread.run_sync(self._database.abort, thread, limiter=self._other_limiter)
                 await _ends_within(call, _GRACE_SECONDS)
 
 

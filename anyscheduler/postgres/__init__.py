@@ -5,6 +5,7 @@ Knows: options, connecting. The operations are in `database.py`, the table in `s
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -21,6 +22,7 @@ from anyscheduler.threaded import ThreadedRepository
 
 try:
     import psycopg
+    from psycopg import pq
     from psycopg.conninfo import conninfo_to_dict
     from psycopg_pool import ConnectionPool
 except ImportError as error:
@@ -28,7 +30,7 @@ except ImportError as error:
         f'PostgreSQL needs packages that are not here ({error}): pip install "anyscheduler[postgres]"'
     ) from error
 
-from anyscheduler.postgres.database import Pool, PostgresDatabase
+from anyscheduler.postgres.database import Pool, PostgresDatabase, configure
 from anyscheduler.postgres.schema import NAMES_ALLOWED, Names, Table, parse_name, prepare
 
 if TYPE_CHECKING:
@@ -43,13 +45,47 @@ _CONNECT_SECONDS: Final = 5
 _MOST_CONNECTIONS: Final = 1_000
 _LAST_PORT: Final = 65_535
 
+_POOL_NAME: Final = "anyscheduler"
+
 _HOPELESS: Final = (
     "28",  # invalid authorization: the user, the password, or pg_hba.conf
     "3D",  # no such database
     "3F",  # no such schema
     "42",  # insufficient privilege, and whatever else is wrong with the table
 )
-"""SQLSTATE classes that waiting does not help against. Everything else at the start is waited for."""
+"""SQLSTATE classes of a server that has answered, against which waiting does not help."""
+
+_TRANSIENT: Final = (
+    "refused",
+    "timeout",
+    "timed out",
+    "unreachable",
+    "No route",
+    "reset",
+    "translate host name",
+    "resolve",
+    "No such file",
+    "closed the connection",
+    "the database system is",
+    "too many",
+    "connection slots",
+)
+"""Words of a failed connection, for which libpq gives no code, that say that it may succeed later on."""
+
+
+class _Connection(psycopg.Connection[Any]):
+    """A connection of this package's; told apart from those of other pools of the application."""
+
+
+class _SaidOnce(logging.Filter):
+    """Drops what the pool says of this package's connections; the package says it once, and not for each of them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        args = record.args if isinstance(record.args, tuple) else ()
+        return not any(arg == _POOL_NAME or isinstance(arg, _Connection) for arg in args)
+
+
+logging.getLogger("psycopg.pool").addFilter(_SaidOnce())
 
 
 def postgres_repository(
@@ -114,6 +150,9 @@ def _check_url(url: object) -> tuple[str, str]:
     if not all(0 < port <= _LAST_PORT for port in ports):
         options.refuse("postgres_url", f"{scheme}://...", allowed)
     hosts = parts.get("host") or parts.get("hostaddr")
+    if any("@" in str(part) for part in (hosts, parts.get("dbname"))):
+        # The rest of a password that was not encoded.
+        options.refuse("postgres_url", f"{scheme}://...", allowed)
     if not hosts:
         options.refuse("postgres_url", f"{scheme}://...", f"a URL that names a host: {allowed}")
     where = f"{hosts}:{parts['port']}" if "port" in parts else str(hosts)
@@ -126,8 +165,7 @@ def _check_url(url: object) -> tuple[str, str]:
 async def _open(
     conninfo: str, shown: str, names: Names, *, skip_create: bool, size: int, patience: float
 ) -> AsyncIterator[Repository]:
-    connecting: dict[str, Any] = {
-        "autocommit": True,
+    own: dict[str, Any] = {
         "client_encoding": "utf8",
         "connect_timeout": _CONNECT_SECONDS,
         "fallback_application_name": "anyscheduler",
@@ -136,15 +174,21 @@ async def _open(
         "keepalives_interval": 10,
         "keepalives_count": 3,
     }
+    given = conninfo_to_dict(conninfo)
+    connecting = {"autocommit": True} | {name: value for name, value in own.items() if name not in given}
     connect = partial(psycopg.connect, conninfo, **connecting)
-    table = await _prepare_patiently(connect, shown, names, skip_create=skip_create)
+    table = await _prepare_patiently(connect, conninfo, shown, names, skip_create=skip_create)
     pool: Pool = ConnectionPool(
         conninfo,
+        connection_class=_Connection,
         kwargs=connecting,
         min_size=1,
         max_size=size,
         open=False,
-        timeout=min(patience, _CONNECT_SECONDS),
+        configure=configure,
+        name=_POOL_NAME,
+        # Less than a call may take, so that there is time left to find out why there is none.
+        timeout=min(patience, _CONNECT_SECONDS) / 2,
         # It gives up soon and is asked again by each call, so that it does not sleep while the server is back.
         reconnect_timeout=1,
         num_workers=2,
@@ -161,7 +205,7 @@ async def _open(
 
 
 async def _prepare_patiently(
-    connect: Callable[[], psycopg.Connection[Any]], shown: str, names: Names, *, skip_create: bool
+    connect: Callable[[], psycopg.Connection[Any]], conninfo: str, shown: str, names: Names, *, skip_create: bool
 ) -> Table:
     def once() -> Table:
         with connect() as connection:
@@ -175,7 +219,7 @@ async def _prepare_patiently(
             raise ConfigurationError(f"postgres_url={shown!r} cannot be used: {error}") from None
         except psycopg.Error as error:
             problem = options.in_one_line(" ".join(str(error).split()))
-            if _is_hopeless(error):
+            if _is_hopeless(error, conninfo):
                 raise ConfigurationError(f"postgres_url={shown!r} cannot be used: {problem}") from error
             await anyio.sleep(backoff.failed(psycopg.OperationalError(f"{shown}: {problem}")))
         else:
@@ -183,9 +227,9 @@ async def _prepare_patiently(
             return table
 
 
-def _is_hopeless(error: psycopg.Error) -> bool:
+def _is_hopeless(error: psycopg.Error, conninfo: str) -> bool:
     if error.sqlstate is not None:
         return error.sqlstate.startswith(_HOPELESS)
-    # While it connects, libpq tells the reason in words only, and in the server's language.
     text = str(error)
-    return any(f"FATAL:  {word}" in text for word in ("password authentication", "role ", "database ", "no pg_hba"))
+    # A server that is starting says so in its own language; PQping knows it all the same.
+    return not any(words in text for words in _TRANSIENT) and pq.PGconn.ping(conninfo.encode()) != pq.Ping.REJECT

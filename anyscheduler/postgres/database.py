@@ -2,7 +2,7 @@
 
 Knows: `Row`, SQL, psycopg and its pool. Must not know: leases, triggers, how the table came about.
 
-Since every statement commits by itself and nothing is kept in a session, any pooler in between will do.
+Since every statement commits by itself and a session keeps nothing that matters, any pooler in between will do.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import psycopg
-from psycopg import errors
+from psycopg import capabilities, errors
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from anyscheduler.lease import Change, Row
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 Pool: TypeAlias = "ConnectionPool[psycopg.Connection[Any]]"
 
 _COLUMNS: Final = ", ".join(Row._fields)
+
+_CANCEL_SECONDS: Final = 1.0
+
+_NOT_PREPARED: Final = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement, errors.ProtocolViolation)
+"""What a server answers that does not know a prepared statement, or knows another one by that name."""
 
 _NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
@@ -48,7 +54,6 @@ class PostgresDatabase:
         self._pool = pool
         self._connect = connect
         self._table = table
-        self._prepares = True
         self._in_use: dict[int, psycopg.Connection[Any]] = {}
         """The connection that a thread uses at the moment, by the thread's identifier."""
 
@@ -79,16 +84,14 @@ class PostgresDatabase:
         # One order for all processes, so that two of them do not wait for each other crosswise.
         ordered = sorted(changes)
         parts = []
-        given: dict[str, object] = {}
+        given: dict[str, object] = {"channel": self._table.channel}
         gone = [change for change in ordered if change.row is None]
         if gone:
             parts.append("gone")
-            given |= {
-                "gone_key": [change.key for change in gone],
-                "gone_expected": [change.expected for change in gone],
-            }
+            given["gone_key"] = [change.key for change in gone]
+            given["gone_expected"] = [change.expected for change in gone]
         for part, is_new in (("changed", False), ("new", True)):
-            some = [c for c in ordered if c.row is not None and (c.expected is None) is is_new]
+            some = [change for change in ordered if change.row is not None and (change.expected is None) is is_new]
             if some:
                 parts.append(part)
                 given[f"{part}_expected"] = [change.expected for change in some]
@@ -96,10 +99,8 @@ class PostgresDatabase:
                 given |= {f"{part}_{name}": list(column) for name, column in zip(Row._fields, columns, strict=True)}
         if not parts:
             return []
-        given["channel"] = self._table.channel
-        applied = {
-            key for (key,) in self._execute(_write_statement(self._table.quoted, parts, announce=announce), given)
-        }
+        statement = _write_statement(self._table.quoted, parts, announce=announce)
+        applied = {key for (key,) in self._execute(statement, given)}
         return [change.key in applied for change in changes]
 
     def read(self, keys: Sequence[str]) -> dict[str, Row]:
@@ -146,25 +147,30 @@ class PostgresDatabase:
 
     def abort(self, thread: int) -> None:
         connection = self._in_use.get(thread)
-        if connection is None or connection.closed:
+        if connection is None:
             return
-        # A duplicate, because the other thread may close its descriptor at any time, and the number would then be
-        # that of another file. If the connection is still open now, it was when the number was duplicated.
-        with socket.socket(fileno=os.dup(connection.fileno())) as same:
-            if not connection.closed:
-                same.shutdown(socket.SHUT_RDWR)
+        if capabilities.has_cancel_safe():
+            # Without it the server would go on, and carry out a statement later that was given up long ago.
+            with suppress(psycopg.Error):
+                connection.cancel_safe(timeout=_CANCEL_SECONDS)
+            give_up_at = time.monotonic() + _CANCEL_SECONDS
+            while self._in_use.get(thread) is connection and time.monotonic() < give_up_at:
+                time.sleep(0.01)
+        if self._in_use.get(thread) is connection:
+            _cut(connection)
 
     def close(self) -> None:
         self._pool.close(timeout=1)
 
     def _execute(self, statement: str, given: Mapping[str, object]) -> list[Any]:
+        # A statement without parameters, if it were prepared, would keep the plan of its first day.
+        prepare = None if given else False
         with self._connection() as connection:
             try:
-                return connection.execute(statement.encode(), given, prepare=self._prepares).fetchall()
-            except (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement):
-                # A pooler has given this transaction another server process, which does not know what was prepared in
-                # the one before. Nothing was carried out.
-                self._prepares = False
+                return connection.execute(statement.encode(), given, prepare=prepare).fetchall()
+            except _NOT_PREPARED:
+                # Something in between has handed this session to another server process. Nothing was carried out.
+                connection.prepare_threshold = None
                 return connection.execute(statement.encode(), given, prepare=False).fetchall()
 
     @contextmanager
@@ -183,8 +189,8 @@ class PostgresDatabase:
             was_cut = connection.closed
             self._pool.putconn(connection)
             if was_cut:
-                # Its neighbours are, most likely: found out now, and not one by one by the calls to come.
-                self._pool.check()
+                # Its neighbours are, most likely: renewed now, and not one by one as the calls to come fail on them.
+                self._pool.drain()
 
     def _take(self) -> psycopg.Connection[Any]:
         try:
@@ -195,10 +201,40 @@ class PostgresDatabase:
             raise
 
 
+def configure(connection: psycopg.Connection[Any]) -> None:
+    """Decides what a new connection may keep in its session.
+
+    Prepared statements make a call a third faster. Behind a pooler each transaction may get another server process,
+    where the same name can stand for a statement of another app; a pooler shows a process number of its own.
+
+    Plans are made anew for each call, because one that was made while the table was small reads all of it later on.
+    """
+    is_direct = "SELECT pg_backend_pid() = %(pid)s"
+    if connection.execute(is_direct, {"pid": connection.info.backend_pid}, prepare=False).fetchone() == (True,):
+        connection.prepare_threshold = 0
+        connection.execute("SET plan_cache_mode = force_custom_plan", prepare=False)
+    else:
+        connection.prepare_threshold = None
+
+
+def _cut(connection: psycopg.Connection[Any]) -> None:
+    """Ends a connection that another thread is waiting for."""
+    # A duplicate, because the other thread may close its descriptor at any time, and the number would then be that of
+    # another file. If the connection is still open now, it was when the number was duplicated.
+    with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as same:
+        if not connection.closed:
+            same.shutdown(socket.SHUT_RDWR)
+
+
 def _write_statement(table: str, parts: Sequence[str], *, announce: bool) -> str:
     """Returns the statement that applies changes of the kinds in `parts` and gives the keys of those that applied."""
     applied = " UNION ALL ".join(f"SELECT * FROM {part}" for part in parts)
-    steps = [_STEPS[part].format(table=table) for part in parts]
+    # Rows to delete and rows to change would be locked one kind after the other, each in order of the keys; and two
+    # processes could then wait for each other.
+    is_mixed = {"gone", "changed"} <= set(parts)
+    after = "AND (SELECT count(*) FROM held) >= 0" if is_mixed else ""
+    steps = [_HELD.format(table=table)] if is_mixed else []
+    steps += [_STEPS[part].format(table=table, after=after) for part in parts]
     steps.append(f"applied AS ({applied})")
     result = "SELECT key FROM applied"
     if announce:
@@ -208,14 +244,18 @@ def _write_statement(table: str, parts: Sequence[str], *, announce: bool) -> str
     return f"WITH {', '.join(steps)} {result}"  # the name is checked and quoted, the rest is ours
 
 
+_HELD: Final = """
+    held AS MATERIALIZED (
+        SELECT key FROM {table} WHERE key = ANY(%(gone_key)s::text[] || %(changed_key)s::text[])
+        ORDER BY key FOR UPDATE
+    )"""
+
 _STEPS: Final = {
     "gone": """
         gone AS (
             DELETE FROM {table} AS stored
             USING unnest(%(gone_key)s::text[], %(gone_expected)s::text[]) AS change(key, expected)
-            WHERE stored.ctid = ANY(ARRAY(
-                SELECT (SELECT ctid FROM {table} WHERE key = wanted) FROM unnest(%(gone_key)s::text[]) AS wanted
-            )) AND stored.key = change.key AND stored.token = change.expected
+            WHERE stored.key = change.key AND stored.token = change.expected {after}
             RETURNING stored.key, NULL::bigint AS claimable_at
         )""",
     "changed": """
@@ -228,9 +268,7 @@ _STEPS: Final = {
                 %(changed_claimable_at)s::bigint[], %(changed_token)s::text[], %(changed_spec)s::text[],
                 %(changed_state)s::text[]
             ) AS change(expected, key, due_at, claimable_at, token, spec, state)
-            WHERE stored.ctid = ANY(ARRAY(
-                SELECT (SELECT ctid FROM {table} WHERE key = wanted) FROM unnest(%(changed_key)s::text[]) AS wanted
-            )) AND stored.key = change.key AND stored.token = change.expected
+            WHERE stored.key = change.key AND stored.token = change.expected {after}
             RETURNING stored.key, stored.claimable_at
         )""",
     "new": """
@@ -260,8 +298,7 @@ _TOLD: Final = """
 #            statement began is left out: it has another ctid, and is claimable later
 # claimed    the rows under their lease
 #
-# `ctid = ANY(ARRAY(...))`, here and above, finds rows by their address. A join by key would be left to the planner, and
-# one planned while the table was small reads all of it when it has grown.
+# Rows are found again by their ctid, which costs less than by key. One that was changed meanwhile has another one.
 _CLAIM: Final = f"""
     WITH clock AS MATERIALIZED (SELECT coalesce(%(now)s::bigint, {_NOW}) AS now),
     request AS MATERIALIZED (

@@ -9,13 +9,14 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from anyscheduler.errors import ConfigurationError
-from anyscheduler.lease import Row
 
 if TYPE_CHECKING:
     import psycopg
 
 _OLDEST: Final = 130_000
 _NAME: Final = re.compile(r"(?:([A-Za-z_][A-Za-z0-9_]{0,62})\.)?([A-Za-z_][A-Za-z0-9_]{0,47})")
+
+_CREATING: Final = 0x616E79736368  # "anysch"
 
 NAMES_ALLOWED: Final = (
     "letters, digits and underscores, at most 48; before it, if wanted, the name of a schema and a dot"
@@ -90,7 +91,7 @@ def prepare(connection: psycopg.Connection[Any], names: Names, *, skip_create: b
 def definition(names: Names) -> str:
     """Returns the statements that make the table, its index and its view, to be run in one transaction."""
     return f"""
-CREATE TABLE IF NOT EXISTS {names.quoted} (
+CREATE TABLE {names.quoted} (
     key text COLLATE "C" PRIMARY KEY,
     task text COLLATE "C" NOT NULL,
     due_at bigint NOT NULL,
@@ -107,9 +108,8 @@ CREATE TABLE IF NOT EXISTS {names.quoted} (
     autovacuum_vacuum_cost_delay = 0,
     autovacuum_analyze_scale_factor = 0.05
 );
-CREATE INDEX IF NOT EXISTS "{names.plain}_claimable"
-    ON {names.quoted} (task, claimable_at, key) WITH (fillfactor = 80);
-CREATE OR REPLACE VIEW {names.view} AS SELECT
+CREATE INDEX ON {names.quoted} (task, claimable_at, key) WITH (fillfactor = 80);
+CREATE VIEW {names.view} AS SELECT
     key, task, {_timestamp("due_at")}, {_timestamp("claimable_at")},
     claimable_at <> due_at AND token NOT LIKE '%.waiting'
         AND claimable_at > extract(epoch FROM clock_timestamp()) * 1000000 AS leased,
@@ -120,10 +120,12 @@ COMMENT ON TABLE {names.quoted} IS 'anyscheduler, version 1; times are microseco
 
 
 def _timestamp(column: str) -> str:
-    # Guarded, so that one damaged row does not make the view fail for all of them: years 1 to 9999.
+    # Guarded, so that one damaged row does not make the view fail for all of them: years 1 to 9999. In two parts, since
+    # an interval is multiplied in floating point.
     return (
         f"CASE WHEN {column} BETWEEN -62135596800000000 AND 253402300799999999 "
-        f"THEN timestamptz 'epoch' + {column} * interval '1 microsecond' END AS {column}"
+        f"THEN timestamptz 'epoch' + {column} / 1000000 * interval '1 second' "
+        f"+ {column} % 1000000 * interval '1 microsecond' END AS {column}"
     )
 
 
@@ -144,17 +146,18 @@ def _check_server(connection: psycopg.Connection[Any]) -> None:
 
 
 def _find(connection: psycopg.Connection[Any], names: Names) -> int | None:
-    # Looked up in the catalog, because to_regclass fails where the schema may not be used.
-    found = connection.execute("SELECT to_regclass(%s)::oid::bigint", (names.quoted,)).fetchone()
-    assert found is not None
-    oid: int | None = found[0]
-    return oid
+    # Through the catalog: to_regclass alone would go by what this session remembers, also of what was missing.
+    found = connection.execute(
+        "SELECT oid::bigint FROM pg_class WHERE oid = to_regclass(%s)", (names.quoted,)
+    ).fetchone()
+    return None if found is None else int(found[0])
 
 
 def _create(connection: psycopg.Connection[Any], names: Names) -> None:
     with connection.transaction():
-        # IF NOT EXISTS does not wait for a transaction that is just creating it, and then fails.
-        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"anyscheduler {names.quoted}",))
+        # CREATE does not wait for a transaction that is just creating the same, and then fails. The number is anybody's
+        # choice, and the same for all tables: one may be called by its schema here and without it there.
+        connection.execute(f"SELECT pg_advisory_xact_lock({_CREATING})".encode())
         if _find(connection, names) is None:
             connection.execute(definition(names).encode())
 
@@ -171,9 +174,28 @@ def _check_table(connection: psycopg.Connection[Any], names: Names) -> None:
             f"user {connection.info.user!r} may not {' or '.join(missing)} on table {names.quoted}; "
             f"GRANT {', '.join(needed)} ON {names.quoted} TO it"
         )
+    columns = {"key": "text", "task": "text", "token": "text", "spec": "text", "state": "text"}
+    columns |= {"due_at": "bigint", "claimable_at": "bigint"}
     found = connection.execute(
-        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+        """
+        SELECT attname, format_type(atttypid, NULL), relkind = 'r',
+            attname NOT IN ('key', 'task') OR attcollation = '"C"'::regcollation OR collname = 'C',
+            EXISTS (
+                SELECT FROM pg_index WHERE indrelid = pg_class.oid AND indisunique AND indisvalid AND indpred IS NULL
+                AND indnkeyatts = 1 AND indkey[0] = (
+                    SELECT attnum FROM pg_attribute AS own WHERE own.attrelid = pg_class.oid AND own.attname = 'key'
+                )
+            )
+        FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+        LEFT JOIN pg_collation ON pg_collation.oid = attcollation
+        WHERE pg_class.oid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped
+        """,
         (names.quoted,),
     ).fetchall()
-    if not set(Row._fields) <= {name for (name,) in found}:
-        raise ConfigurationError(f"table {names.quoted} is not one of anyscheduler's; give another postgres_table_name")
+    is_sound = all(is_table and is_bytewise and has_key for _, _, is_table, is_bytewise, has_key in found)
+    types = {name: kind for name, kind, *_ in found if name in columns}
+    if not is_sound or types != columns:
+        raise ConfigurationError(
+            f"{names.quoted} is not a table as anyscheduler makes it; give another postgres_table_name, "
+            f"or create it anew with:\n{definition(names)}"
+        )

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from anyscheduler import threaded
+from tests.conformance.shelf import Shelf
 from tests.conformance.stores import STORES, Opener, Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
     from anyscheduler.repository import Repository
@@ -70,3 +72,19 @@ async def silent(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 def _new_place(request: pytest.FixtureRequest, directory: Path) -> Opener:
     found: Store = request.param
     return found.new_place(directory)
+
+
+@pytest.fixture
+def shelf() -> Iterator[Shelf]:
+    """A small store of its own, for what has to happen to a store in threads."""
+    made = Shelf()
+    yield made
+    made.cut()
+    for listener in made.listeners:
+        listener.close()
+
+
+@pytest.fixture
+def little_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that was cancelled is not given a second to end, but a moment."""
+    monkeypatch.setattr(threaded, "_GRACE_SECONDS", 0.05)

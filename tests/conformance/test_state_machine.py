@@ -92,8 +92,8 @@ class HeldAgainstMemory(RuleBasedStateMachine):
         claimed = self._both(lambda store: store.claim(wanted, limit, self._now, token))
         assert claimed == Claimed(*expected_claim(before, wanted, limit, self._now, token), self._now)
 
-    @rule(chosen=choices)
-    def write(self, chosen: dict[str, tuple[str, str, int, int, str]]) -> None:
+    @rule(chosen=choices, announce=st.booleans())
+    def write(self, chosen: dict[str, tuple[str, str, int, int, str]], announce: bool) -> None:
         stored = {row.key: row for row in self._memory_rows()}
         changes = []
         expected = []
@@ -115,7 +115,7 @@ class HeldAgainstMemory(RuleBasedStateMachine):
             expected.append((None if current is None else current.token) == token)
             if current is not None:
                 self._old_tokens[key].append(current.token)
-        assert self._both(lambda store: store.write(changes)) == expected
+        assert self._both(lambda store: store.write(changes, announce=announce)) == expected
 
     @rule(keys=st.lists(st.sampled_from((*KEYS, "unknown")), max_size=6))
     def read(self, keys: list[str]) -> None:

@@ -55,6 +55,10 @@ async def pages(app_context: AppContext, task: Task, limit: int) -> list[list[st
             return found
 
 
+def flat(found: list[list[str]]) -> list[str]:
+    return [name for page in found for name in page]
+
+
 # --- who runs what ----------------------------------------------------------------------------------------------------
 
 
@@ -80,7 +84,7 @@ async def test_enabled_partitions_restrict_what_runs_and_not_what_can_be_schedul
         await some.schedule(app_context)
         await anyio.sleep(1.5)
         assert sorted(some.ran) == sorted(name for name in NAMES if PARTITION_OF[name] in (1, 3))
-        assert sum(await pages(app_context, some.task, 100), []) == BY_PARTITION
+        assert flat(await pages(app_context, some.task, 100)) == BY_PARTITION
         async with running(others.app):
             await anyio.sleep(0.1)
 
@@ -145,7 +149,7 @@ async def test_an_instance_is_found_and_removed_whichever_partition_it_is_in() -
         await app_context.unschedule_task(scene.task, "never scheduled")
 
         assert [await app_context.get_task(scene.task, name) for name in NAMES[::2]] == [None] * 15
-        left = sum(await pages(app_context, scene.task, 100), [])
+        left = flat(await pages(app_context, scene.task, 100))
 
     assert sorted(left) == sorted(NAMES[1::2])
 
@@ -157,7 +161,10 @@ async def test_the_instance_that_was_returned_or_listed_stands_for_itself() -> N
     async with scene.app.create() as app_context:
         returned = await app_context.schedule_task(scene.task, "a:b", interval=SECOND)
         (listed,) = (await app_context.list_tasks(scene.task)).tasks
-        assert listed == await app_context.get_task(returned) == await app_context.get_task(scene.task, "a:b")
+        for instance in (returned, listed.task):
+            found = await app_context.get_task(instance)
+            assert found is not None
+            assert (found.task.key, found.scheduled_at) == (returned.key, listed.scheduled_at)
         await app_context.unschedule_task(listed.task)
         assert await app_context.get_task(returned) is None
 
@@ -264,7 +271,7 @@ async def test_pages_show_every_instance_once_by_partition_and_then_by_name(limi
         await scene.schedule(app_context)
         found = await pages(app_context, scene.task, limit)
 
-    assert sum(found, []) == BY_PARTITION
+    assert flat(found) == BY_PARTITION
     assert [len(page) for page in found[:-1]] == [limit] * (len(found) - 1)
     assert 0 < len(found[-1]) <= limit
 
@@ -278,7 +285,7 @@ async def test_partitions_that_are_empty_are_passed_over(limit: int) -> None:
     async with scene.app.create() as app_context:
         assert await pages(app_context, scene.task, limit) == [[]]
         await scene.schedule(app_context, names)
-        assert sum(await pages(app_context, scene.task, limit), []) == names
+        assert flat(await pages(app_context, scene.task, limit)) == names
 
 
 @virtual

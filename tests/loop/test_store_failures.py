@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from anyscheduler import Context, RepositoryError
+from anyscheduler.lease import Change
 from tests.loop.scene import (
     START,
     Stopwatch,
@@ -48,6 +49,31 @@ async def test_an_outage_is_logged_when_it_begins_and_when_it_ends_and_the_app_r
     assert 75 <= runs[1][1] <= 81
     assert runs[-1:] == [(90, 90)]
     assert store_outages(caplog) == ["gone", "back"]
+
+
+@virtual
+async def test_an_outage_that_cost_all_that_was_to_be_written_ends_like_any_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository))
+
+    @app.dynamic_task(lease_duration=timedelta(seconds=10))
+    async def once(context: Context) -> None:
+        repository.failing |= {"claim", "write", "read"}
+
+    async with running(app) as app_context:
+        for after in (10, 110):
+            await app_context.schedule_task(once, "it", execute_at=START + timedelta(seconds=after))
+            await anyio.sleep(50)
+            # Its outcome was given up when its lease had ended. Now somebody removes it, so that nothing is written.
+            row = await repository.row("once:it")
+            assert await repository.inner.write([Change(row.key, row.token, None)]) == [True]
+            repository.failing.clear()
+            await anyio.sleep(50)
+            assert store_outages(caplog)[-1] == "back", after
+
+    assert store_outages(caplog) == ["gone", "back"] * 2
 
 
 @virtual

@@ -1,0 +1,141 @@
+"""The option `redis_url`: which server it names, and how it is shown to people.
+
+Knows: URLs, and what redis-py makes of them. Must not know: servers, rows.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, NamedTuple, NoReturn
+from urllib.parse import unquote, urlsplit
+
+import redis
+from redis.connection import URL_QUERY_ARGUMENT_PARSERS, parse_url
+
+from anyscheduler import options
+
+_SENTINEL: Final = "redis+sentinel"
+_SCHEMES: Final = ("redis", "rediss", "unix", _SENTINEL)
+_ALLOWED: Final = (
+    "redis://[user:password@]host[:port][/db], the same with rediss:// for TLS, unix:///path?db=0, or "
+    "redis+sentinel://[user:password@]host:port,host:port/service[/db]; percent-encode what is special in a password"
+)
+_SENTINEL_PORT: Final = 26379
+_LAST_PORT: Final = 65_535
+_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/?#@\[\]]+)(?::([0-9]{1,5}))?")
+
+
+class Address(NamedTuple):
+    """A server, or a service that Sentinels know.
+
+    Attributes:
+        shown: The URL without its password.
+        options: What redis-py's connections are made with.
+        sentinels: Host and port of each Sentinel; empty for a server.
+        service: What the Sentinels call it; "" for a server.
+        sentinel_options: What connections to the Sentinels are made with.
+    """
+
+    shown: str
+    options: dict[str, Any]
+    sentinels: tuple[tuple[str, int], ...] = ()
+    service: str = ""
+    sentinel_options: dict[str, Any] = {}  # noqa: RUF012  # nobody changes it
+
+
+def without_password(url: str) -> str:
+    """Returns a URL with `***` in place of every password in it, also if it is none that could be used."""
+    scheme, separator, rest = url.partition("://")
+    # Up to the last @: an unencoded password may itself contain one, or a slash.
+    credentials, at, address = rest.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    if not at and address.startswith(":"):
+        address = ":***"  # the host was forgotten, or the @
+    address = re.sub(r"(password=)[^&#]*", r"\1***", address, flags=re.IGNORECASE)
+    return f"{scheme}{separator}{user}{colon and ':***'}{at}{address}"
+
+
+def parse(url: object) -> Address:
+    """Returns what a URL says.
+
+    Raises:
+        ConfigurationError: It is malformed; the error shows it without its password.
+    """
+    if not isinstance(url, str):
+        options.refuse("redis_url", url, _ALLOWED)
+    scheme = url.partition("://")[0].lower()
+    if "://" not in url or scheme not in _SCHEMES or not url.isprintable():
+        _refuse(url, _ALLOWED)
+    return _sentinels(url) if scheme == _SENTINEL else _server(url)
+
+
+def _server(url: str) -> Address:
+    try:
+        split = urlsplit(url)
+        hosts = split.hostname, split.port
+        found = parse_url(url)
+    except ValueError:
+        # Its text may quote a part of the URL, and that may be a part of the password.
+        _refuse(url, _ALLOWED)
+    is_unix = split.scheme == "unix"
+    if is_unix and not found.get("path"):
+        _refuse(url, "it names no socket, as in unix:///run/redis/redis.sock")
+    if not is_unix:
+        if not hosts[0] or hosts[1] == 0:
+            _refuse(url, "it names no host, or port 0; " + _ALLOWED)
+        if "db" not in split.query:
+            found["db"] = _database(url, split.path)
+        found["socket_keepalive"] = True
+    found.setdefault("connection_class", redis.Connection)
+    _check_options(url, found)
+    return Address(without_password(url), found)
+
+
+def _sentinels(url: str) -> Address:
+    """Reads the form that redis-py does not know: several hosts, and the name of the service."""
+    rest, _, query = url.partition("://")[2].partition("?")
+    credentials, _, places = rest.rpartition("@")
+    authority, _, path = places.partition("/")
+    service, _, database = path.partition("/")
+    hosts = [_HOST.fullmatch(host) for host in authority.split(",")]
+    if not service or not all(hosts):
+        _refuse(url, _ALLOWED)
+    sentinels = tuple((host[1].strip("[]"), int(host[2] or _SENTINEL_PORT)) for host in hosts if host)
+    if not all(0 < port <= _LAST_PORT for _, port in sentinels):
+        _refuse(url, f"a port is from 1 to {_LAST_PORT}")
+    found: dict[str, Any] = {"db": _database(url, database), "socket_keepalive": True}
+    user, _, password = credentials.partition(":")
+    found |= {name: unquote(text) for name, text in (("username", user), ("password", password)) if text}
+    own: dict[str, Any] = {}
+    for name, text in parse_url(f"redis://h?{query}").items():
+        if name.startswith("sentinel_"):
+            own[name.removeprefix("sentinel_")] = text
+        elif name != "host":
+            found[name] = text
+    _check_options(url, found | {"connection_class": redis.Connection})
+    _check_options(url, own | {"connection_class": redis.Connection})
+    return Address(without_password(url), found, sentinels, unquote(service), own)
+
+
+def _database(url: str, path: str) -> int:
+    text = unquote(path).strip("/")
+    if not text:
+        return 0
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        _refuse(url, "the database is a number, as in redis://host/0")
+    return int(text)
+
+
+def _check_options(url: str, found: dict[str, Any]) -> None:
+    """Has redis-py look at the options of the query, which otherwise it does at the first call."""
+    arguments = dict(found)
+    connection_class = arguments.pop("connection_class")
+    try:
+        connection_class(**arguments)
+    except (TypeError, ValueError, redis.RedisError):
+        known = ", ".join(sorted(URL_QUERY_ARGUMENT_PARSERS))
+        _refuse(url, f"redis-py has no such connection option; among those that it takes in a URL are {known}")
+
+
+def _refuse(url: str, allowed: str) -> NoReturn:
+    options.refuse("redis_url", without_password(url), allowed)

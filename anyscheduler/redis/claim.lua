@@ -1,0 +1,209 @@
+-- Leases up to a number of due rows, fairly between tasks, and tells when the next one is due.
+--
+-- KEYS: rows and keys of each shard, in pairs; then the `due` of each request, in their order.
+-- ARGV: 1 how many rows at most
+--       2 their new token, as it stands in a row
+--       3 now, in microseconds; "" for this server's clock
+--       4 how many shards
+--       5 JSON list with the lease of each request in microseconds; with `now` given: with the end of each lease, as text
+--       6 JSON list with the shard of each request, from 1 on; "" if there is one shard only
+-- Returns: now; the next claimable_at, or ""; and, if there are rows: JSON list of their keys; JSON list of the lengths
+-- of their texts; the texts, separated by commas.
+
+local limit = tonumber(ARGV[1])
+local token = ARGV[2]
+local shards = tonumber(ARGV[4])
+local ends = cjson.decode(ARGV[5])
+local shard_of = ARGV[6] ~= '' and cjson.decode(ARGV[6]) or nil
+local requests = #KEYS - 2 * shards
+
+-- Lua's numbers are exact below 2^53, in microseconds the year 2255. Beyond that they are rounded, here always to where
+-- nothing is claimed early: scores up, now down. The step between two numbers is 32 in the year 9999.
+local EXACT = 9007199254740992
+local STEP = 32
+local CHUNK = 1000 -- arguments that are unpacked into one call
+local HEALED = 1000 -- entries without a row that one call removes
+
+-- Returns claimable_at as it stands in a row, and where the token begins behind its quote; nothing if it is no row.
+local function head_of(value)
+  local text, behind = string.match(value, '^%[(%-?%d+),"()')
+  if text and #text <= 20 then
+    return text, behind
+  end
+end
+
+local function score_of(text)
+  local score = tonumber(text)
+  return score >= EXACT and string.format('%.0f', score + STEP) or text
+end
+
+local now, now_text
+if ARGV[3] == '' then
+  local time = redis.call('TIME')
+  now = time[1] * 1000000 + time[2]
+  now_text = string.format('%.0f', now)
+  for request = 1, requests do
+    ends[request] = string.format('%.0f', now + ends[request])
+  end
+else
+  now = tonumber(ARGV[3])
+  now_text = ARGV[3]
+  if now >= EXACT then
+    now = now - STEP
+  end
+end
+
+local function rows_of(request)
+  return KEYS[shard_of and 2 * shard_of[request] - 1 or 1]
+end
+
+local function keys_of(request)
+  return KEYS[shard_of and 2 * shard_of[request] or 2]
+end
+
+local function due_of(request)
+  return KEYS[2 * shards + request]
+end
+
+local next_score, next_key, next_request
+
+-- Returns when the request's first row is claimable, by the index, and its key; nothing if it has no rows.
+local function first_of(request)
+  local first = redis.call('ZRANGE', due_of(request), 0, 0, 'WITHSCORES')
+  return tonumber(first[2]), first[1]
+end
+
+local function note_next(request, score, key)
+  if score and (not next_score or score < next_score) then
+    next_score, next_key, next_request = score, key, request
+  end
+end
+
+local healed = 0
+
+-- Appends up to `count` more due rows of the request to its queue; returns whether there may be still more.
+local function fetch(request, queue, count)
+  local due, rows = due_of(request), rows_of(request)
+  local found = redis.call('ZRANGEBYSCORE', due, '-inf', string.format('%.0f', now), 'LIMIT', #queue.keys, count)
+  if #found == 0 then
+    return false
+  end
+  local values = redis.call('HMGET', rows, unpack(found))
+  for place, key in ipairs(found) do
+    local value = values[place]
+    local claimable_at, behind
+    if value then
+      claimable_at, behind = head_of(value)
+    end
+    if not value then
+      -- An entry without its row, such as the eviction of a key leaves behind.
+      redis.call('ZREM', due, key)
+      redis.call('ZREM', keys_of(request), key)
+      healed = healed + 1
+    elseif claimable_at and tonumber(claimable_at) > now then
+      -- Listed too early: the row may be under somebody's lease.
+      redis.call('ZADD', due, score_of(claimable_at), key)
+      healed = healed + 1
+    else
+      -- What is no row gets a head all the same, by which it can be released; none of its text is lost.
+      local _, last = string.find(value, '",', behind or #value, true)
+      local size = #queue.keys + 1
+      queue.keys[size], queue.rests[size] = key, last and string.sub(value, last + 1) or value
+    end
+  end
+  return #found == count
+end
+
+-- Who has something due gets an even share of what is still to be claimed, and again, until nobody has more.
+local active, served = {}, {}
+for request = 1, requests do
+  local score, key = first_of(request)
+  if limit > 0 and score and score <= now then
+    active[#active + 1] = request
+    served[#served + 1] = request
+  else
+    note_next(request, score, key)
+  end
+end
+local found = 0
+local queues, heads, scores = {}, {}, {}
+for _, request in ipairs(served) do
+  queues[request] = { keys = {}, rests = {} }
+  heads[request] = '[' .. ends[request] .. ',' .. token .. ','
+  scores[request] = score_of(ends[request])
+end
+while found < limit and #active > 0 and healed < HEALED do
+  local share = math.min(math.ceil((limit - found) / #active), CHUNK)
+  local more = {}
+  for _, request in ipairs(active) do
+    local queue = queues[request]
+    local before = #queue.keys
+    if fetch(request, queue, share) then
+      more[#more + 1] = request
+    end
+    found = found + #queue.keys - before
+  end
+  active = more
+end
+
+-- One of each, then a second one of each, and so on. What is written is gathered by the key it belongs to.
+local keys, lengths, texts = {}, {}, {}
+local writes = {}
+local function gather(command, name, first, second)
+  local arguments = writes[name]
+  if not arguments then
+    arguments = { command, name }
+    writes[name] = arguments
+  elseif #arguments > CHUNK then
+    redis.call(unpack(arguments))
+    arguments = { command, name }
+    writes[name] = arguments
+  end
+  local size = #arguments
+  arguments[size + 1], arguments[size + 2] = first, second
+end
+
+local count, turn = 0, 1
+local remaining = {}
+for place, request in ipairs(served) do
+  remaining[place] = request
+end
+while count < limit and #remaining > 0 do
+  local kept = 0
+  for place = 1, #remaining do
+    local request = remaining[place]
+    local key = queues[request].keys[turn]
+    if key and count < limit then
+      local text = heads[request] .. queues[request].rests[turn]
+      gather('HSET', rows_of(request), key, text)
+      gather('ZADD', due_of(request), scores[request], key)
+      count = count + 1
+      keys[count], lengths[count], texts[count] = key, #text, text
+      kept = kept + 1
+      remaining[kept] = request
+    end
+  end
+  for place = #remaining, kept + 1, -1 do
+    remaining[place] = nil
+  end
+  turn = turn + 1
+end
+for _, arguments in pairs(writes) do
+  redis.call(unpack(arguments))
+end
+
+for _, request in ipairs(served) do
+  note_next(request, first_of(request))
+end
+local next_text = ''
+if next_score then
+  next_text = string.format('%.0f', next_score)
+  if next_score >= EXACT then
+    local row = redis.call('HMGET', rows_of(next_request), next_key)[1]
+    next_text = row and head_of(row) or next_text
+  end
+end
+if count == 0 then
+  return { now_text, next_text }
+end
+return { now_text, next_text, cjson.encode(keys), cjson.encode(lengths), table.concat(texts, ',') }

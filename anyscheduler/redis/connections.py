@@ -1,0 +1,269 @@
+"""Connections to one server, to a primary that Sentinels name, or to the nodes of a cluster.
+
+Knows: redis-py's pools and connections, which errors mean what. Must not know: keys, rows, what commands do.
+
+Commands are written to a connection together, and then their replies are read: one round trip. Nothing is ever repeated
+that may have been carried out: a repeated claim would lease rows that nobody knows of. Repeating is up to the engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import threading
+from contextlib import contextmanager, suppress
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
+
+import redis
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from redis.cluster import RedisCluster
+
+Argument: TypeAlias = str | bytes | int
+
+ERRORS: Final = (redis.RedisError, redis.exceptions.RedisClusterException, OSError, UnicodeEncodeError)
+"""What calls raise: errors of redis-py, and of keys that are no UTF-8."""
+
+
+class Command(NamedTuple):
+    """A command and where it goes.
+
+    Attributes:
+        route: One of its keys; all of them are in one slot.
+        arguments: Its name and what follows.
+    """
+
+    route: bytes
+    arguments: Sequence[Argument]
+
+
+class Script:
+    """A Lua file of this package."""
+
+    _texts: Final[dict[Argument, str]] = {}
+
+    def __init__(self, name: str) -> None:
+        text = files(__package__).joinpath(name).read_text(encoding="utf-8")
+        self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        self._texts[self._digest] = text
+
+    def command(self, keys: Sequence[bytes], *arguments: Argument) -> Command:
+        """Returns the command that runs it; it is routed by the first key."""
+        return Command(keys[0], ("EVALSHA", self._digest, len(keys), *keys, *arguments))
+
+    @classmethod
+    def in_full(cls, command: Command) -> Command:
+        """Returns the same command with the text of the script, for a server that does not have it."""
+        name, digest, *rest = command.arguments
+        if name != "EVALSHA":
+            return command
+        return Command(command.route, ("EVAL", cls._texts[digest], *rest))
+
+
+class Connections(Protocol):
+    """Where commands go."""
+
+    spread: bool
+    """Whether keys of different hash tags may be on different nodes."""
+
+    def run(self, commands: Sequence[Command]) -> list[Any]:
+        """Returns the reply to each; raises the first error, the others having been carried out all the same."""
+        ...
+
+    def connect(self) -> redis.Connection:
+        """Returns a connection of its own, to any node."""
+        ...
+
+    def abort(self, thread: int) -> None:
+        """Cuts the connection that a thread is using, so that its call fails at once."""
+        ...
+
+    def close(self) -> None:
+        """Closes all of them."""
+        ...
+
+
+class InUse:
+    """Which connection each thread is using."""
+
+    def __init__(self) -> None:
+        self._connections: dict[int, redis.Connection] = {}
+
+    def on_connect(self, connection: redis.Connection) -> None:
+        """Greets the server on a new connection; a hung one may be long in answering that, too."""
+        self.add(connection)
+        connection.on_connect()
+
+    def add(self, connection: redis.Connection) -> None:
+        """Notes that this thread uses it."""
+        self._connections[threading.get_ident()] = connection
+
+    def remove(self) -> None:
+        """Notes that this thread uses none any more."""
+        self._connections.pop(threading.get_ident(), None)
+
+    def abort(self, thread: int) -> None:
+        """See `Connections.abort`."""
+        connection = self._connections.get(thread)
+        sock = None if connection is None else socket_of(connection)
+        if sock is not None:
+            # Not `disconnect()`, which takes away what the other thread is reading into.
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+
+def socket_of(connection: redis.Connection) -> socket.socket | None:
+    """Returns the socket of a connection; redis-py has no public name for it."""
+    found: socket.socket | None = connection._sock  # noqa: SLF001
+    return found
+
+
+def is_read_only(error: Exception) -> bool:
+    """Tells whether the server is a replica; what a script meets comes as an error of the script, in some versions."""
+    return isinstance(error, redis.exceptions.ReadOnlyError) or "READONLY" in str(error)
+
+
+class Server:
+    """One server, or one service that Sentinels know the primary of."""
+
+    spread = False
+
+    def __init__(self, pool: redis.ConnectionPool, in_use: InUse) -> None:
+        self._pool = pool
+        self._in_use = in_use
+
+    def run(self, commands: Sequence[Command]) -> list[Any]:
+        """See `Connections.run`."""
+        replies = exchange(self._pool, self._in_use, commands)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
+    def connect(self) -> redis.Connection:
+        """See `Connections.connect`."""
+        return connect(self._pool, self._in_use)
+
+    def abort(self, thread: int) -> None:
+        """See `Connections.abort`."""
+        self._in_use.abort(thread)
+
+    def close(self) -> None:
+        """See `Connections.close`."""
+        self._pool.disconnect()
+
+
+class Cluster:
+    """The nodes of a cluster. redis-py knows which key is where; its pipeline would repeat what was carried out."""
+
+    spread = True
+
+    def __init__(self, client: RedisCluster, in_use: InUse) -> None:
+        self._client = client
+        self._in_use = in_use
+        self._is_outdated = False
+
+    def run(self, commands: Sequence[Command]) -> list[Any]:
+        """See `Connections.run`. There is one round trip for each node that is concerned, one after the other."""
+        try:
+            return self._run(commands)
+        except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.ClusterDownError):
+            # Its slots may be served by another node by now.
+            self._is_outdated = True
+            raise
+        finally:
+            self._in_use.remove()
+
+    def _run(self, commands: Sequence[Command]) -> list[Any]:
+        if self._is_outdated:
+            self._client.nodes_manager.initialize()
+            self._is_outdated = False
+        places: dict[redis.ConnectionPool, list[int]] = {}
+        for place, command in enumerate(commands):
+            node = self._client.get_node_from_key(command.route)
+            pool = self._client.get_redis_connection(node).connection_pool
+            places.setdefault(pool, []).append(place)
+        replies: list[Any] = [None] * len(commands)
+        for pool, own in places.items():
+            for place, reply in zip(own, exchange(pool, self._in_use, [commands[o] for o in own]), strict=True):
+                replies[place] = reply
+        for place, reply in enumerate(replies):
+            if isinstance(reply, redis.exceptions.AskError | redis.exceptions.TryAgainError):
+                # MOVED is an ASK as well, to redis-py. None of them was carried out, and its client follows them.
+                replies[place] = self._client.execute_command(*Script.in_full(commands[place]).arguments)
+            elif isinstance(reply, Exception):
+                raise reply
+        return replies
+
+    def connect(self) -> redis.Connection:
+        """See `Connections.connect`."""
+        node = self._client.get_random_node()
+        return connect(self._client.get_redis_connection(node).connection_pool, self._in_use)
+
+    def abort(self, thread: int) -> None:
+        """See `Connections.abort`."""
+        self._in_use.abort(thread)
+
+    def close(self) -> None:
+        """See `Connections.close`."""
+        self._client.close()
+
+
+def exchange(pool: redis.ConnectionPool, in_use: InUse, commands: Sequence[Command]) -> list[Any]:
+    """Returns the reply to each command, or the error that the server answered with, in one round trip."""
+    if not commands:
+        return []
+    with _borrowed(pool, in_use) as connection:
+        replies = _replies(connection, commands)
+        unknown = [place for place, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
+        if unknown:
+            again = _replies(connection, [Script.in_full(commands[place]) for place in unknown])
+            for place, reply in zip(unknown, again, strict=True):
+                replies[place] = reply
+        if any(isinstance(reply, Exception) and is_read_only(reply) for reply in replies):
+            # A primary that was demoted: whoever connects anew may be led to the one that took over.
+            connection.disconnect()
+        return replies
+
+
+def connect(pool: redis.ConnectionPool, in_use: InUse) -> redis.Connection:
+    """Returns a connection like those of the pool, which is not one of them."""
+    connection: redis.Connection = pool.connection_class(**pool.connection_kwargs)
+    try:
+        connection.connect()
+    finally:
+        in_use.remove()
+    return connection
+
+
+@contextmanager
+def _borrowed(pool: redis.ConnectionPool, in_use: InUse) -> Iterator[redis.Connection]:
+    try:
+        connection = pool.get_connection()
+        try:
+            in_use.add(connection)
+            yield connection
+        except BaseException:
+            # There may be replies on the way that nobody would read.
+            connection.disconnect()
+            raise
+        finally:
+            pool.release(connection)
+    finally:
+        in_use.remove()
+
+
+def _replies(connection: redis.Connection, commands: Sequence[Command]) -> list[Any]:
+    # In one piece: the server would begin with a part of it, and redis-py cuts it at long arguments.
+    packed = b"".join(connection.pack_commands([command.arguments for command in commands]))
+    connection.send_packed_command([packed])
+    replies: list[Any] = []
+    for _ in commands:
+        try:
+            replies.append(connection.read_response(disconnect_on_error=True))
+        except redis.ResponseError as error:
+            replies.append(error)
+    return replies

@@ -1,0 +1,225 @@
+"""The Redis store on a cluster of three nodes, where each partition lies in a slot of its own."""
+
+from __future__ import annotations
+
+import random
+import select
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from anyscheduler.errors import ConfigurationError
+from anyscheduler.lease import Change
+from anyscheduler.redis import redis_repository
+from anyscheduler.redis.connections import ERRORS
+from anyscheduler.repository import ClaimRequest
+from tests.conformance.redis_scene import LEASE, NEVER_DUE, RIGHTS, claim, due_row, insert, keys_of, opened
+from tests.conformance.stores import free_row, stored_rows
+from tests.conformance.stores import insert as insert_into
+from tests.servers.process import HOST, QUOTED_PASSWORD, wait_until
+from tests.servers.redis import RedisServer, client, start_redis_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anyscheduler.redis.database import RedisDatabase
+
+PARTITIONS = [f"job%p{number}" for number in range(12)]
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
+    with start_redis_cluster(tmp_path_factory.mktemp("cluster")) as started:
+        yield started
+
+
+@pytest.fixture
+def database(nodes: list[RedisServer]) -> Iterator[RedisDatabase]:
+    for node in nodes:
+        with client(node) as redis:
+            redis.flushall()
+    with opened(random.choice(nodes).url) as database:
+        yield database
+
+
+def on_each(nodes: list[RedisServer], command: str, *arguments: Any) -> list[Any]:
+    """Returns what each node answers."""
+    answers = []
+    for node in nodes:
+        with client(node) as redis:
+            answers.append(redis.execute_command(command, *arguments))
+    return answers
+
+
+def test_partitions_spread_over_the_nodes_and_all_operations_work_across(
+    database: RedisDatabase, nodes: list[RedisServer]
+) -> None:
+    rows = [due_row(f"{task}:{number}") for task in PARTITIONS for number in range(5)]
+    insert(database, *rows, due_row("single"))
+
+    assert all(number > 10 for number in on_each(nodes, "DBSIZE"))
+    assert sorted(database.tasks()) == sorted([*PARTITIONS, "single"])
+    assert database.read([row.key for row in rows]) == {row.key: row for row in rows}
+    for task in PARTITIONS:
+        assert [row.key for row in database.page(task, f"{task}:1", 2)] == [f"{task}:2", f"{task}:3"]
+
+    claimed = claim(database, "single", *PARTITIONS, limit=1_000)
+    assert sorted(keys_of(claimed)) == sorted(row.key for row in [*rows, due_row("single")])
+    assert {row.claimable_at for row in claimed.rows} == {claimed.now + LEASE} == {claimed.next_claimable}
+    changes = [Change(row.key, "t1" if number % 2 else "wrong", None) for number, row in enumerate(claimed.rows)]
+    assert database.write(changes) == [bool(number % 2) for number in range(len(changes))]
+    kept = claimed.rows[::2]
+    assert database.read([row.key for row in claimed.rows]) == {row.key: row for row in kept}
+
+
+def test_a_claim_from_many_nodes_keeps_to_its_limit_and_none_is_claimed_twice(database: RedisDatabase) -> None:
+    insert(database, *(due_row(f"{task}:{number}") for task in PARTITIONS for number in range(5)))
+    found: list[str] = []
+    for turn in range(9):
+        claimed = claim(database, *PARTITIONS, limit=7, token=f"t{turn}")
+        found += keys_of(claimed)
+        assert len(claimed.rows) == (7 if turn < 8 else 4)
+        assert claimed.next_claimable is not None
+        assert (claimed.next_claimable <= claimed.now) == (turn < 8)
+    assert len(set(found)) == 60
+
+
+def test_when_to_look_again_is_the_earliest_of_all_nodes(database: RedisDatabase) -> None:
+    insert(database, *(due_row(f"{task}:x", NEVER_DUE + number) for number, task in enumerate(PARTITIONS)))
+    assert claim(database, *PARTITIONS).next_claimable == NEVER_DUE
+    assert claim(database, *reversed(PARTITIONS[3:]), "unknown").next_claimable == NEVER_DUE + 3
+    assert claim(database, "unknown").next_claimable is None
+
+
+def test_the_given_instant_counts_on_all_nodes(database: RedisDatabase) -> None:
+    insert(database, *(due_row(f"{task}:x", number) for number, task in enumerate(PARTITIONS)))
+    claimed = database.claim([ClaimRequest(task, 10) for task in PARTITIONS], 100, 5, "t1")
+    assert sorted(keys_of(claimed)) == sorted(f"{task}:x" for task in PARTITIONS[:6])
+    assert (claimed.now, claimed.next_claimable) == (5, 6)
+
+
+def test_what_is_announced_on_one_node_is_heard_on_all(database: RedisDatabase, nodes: list[RedisServer]) -> None:
+    for node in nodes:
+        with opened(node.url) as other:
+            listener = other.listener()
+            assert listener is not None
+            with closing(listener):
+                database.write([Change("a", None, due_row("a", 77))], announce=True)
+                assert select.select([listener], [], [], 10)[0]
+                assert listener.drain() == [77]
+            database.write([Change("a", "t0", None)])
+
+
+def test_nodes_that_forgot_their_scripts_are_told_them_again(database: RedisDatabase, nodes: list[RedisServer]) -> None:
+    on_each(nodes, "SCRIPT FLUSH")
+    insert(database, *(due_row(f"{task}:x") for task in PARTITIONS))
+    on_each(nodes, "SCRIPT FLUSH")
+    assert len(claim(database, *PARTITIONS).rows) == len(PARTITIONS)
+
+
+def test_a_damaged_index_is_mended_on_each_node(database: RedisDatabase, nodes: list[RedisServer]) -> None:
+    insert(database, *(due_row(f"{task}:x") for task in PARTITIONS), due_row("single"))
+    for node in nodes:
+        with client(node) as redis:
+            doomed = [name for name in redis.scan_iter() if b":due:" in name or name.endswith(b":keys")]
+            for name in doomed:
+                redis.delete(name)
+    with opened(nodes[0].url) as again:
+        assert len(claim(again, *PARTITIONS, "single").rows) == len(PARTITIONS) + 1
+        assert [row.key for row in again.page(PARTITIONS[0], "", 9)] == [f"{PARTITIONS[0]}:x"]
+
+
+def test_a_slot_that_moves_is_followed(database: RedisDatabase, nodes: list[RedisServer]) -> None:
+    insert(database, *(due_row(f"{task}:x") for task in PARTITIONS))
+    with client(nodes[0]) as first:
+        slots = {int(first.execute_command("CLUSTER KEYSLOT", f"{{anyscheduler:job%25p{n}}}:rows")) for n in range(12)}
+        ids = [redis_id.decode() for redis_id in on_each(nodes, "CLUSTER MYID")]
+        slot = min(slots)  # on the first node: the slots are shared out evenly, in order
+        names = first.execute_command("CLUSTER GETKEYSINSLOT", slot, 100)
+    with client(nodes[0]) as source, client(nodes[1]) as target:
+        target.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[0])
+        source.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[1])
+        for name in names:
+            dumped = source.dump(name)
+            target.execute_command("ASKING")
+            target.restore(name, 0, dumped)
+            source.delete(name)
+        half_way = claim(database, *PARTITIONS, limit=1)
+        assert len(half_way.rows) == 1
+        for redis in (target, source):
+            redis.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[1])
+    rest = claim(database, *PARTITIONS, token="t2")
+    assert len({*keys_of(half_way), *keys_of(rest)}) == len(PARTITIONS)
+    assert database.write([Change(row.key, row.token, None) for row in [*half_way.rows, *rest.rows]]) == [True] * 12
+    with client(nodes[0]) as source, client(nodes[1]) as target:
+        for redis in (target, source):
+            redis.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[0])
+
+
+def test_what_was_claimed_before_a_node_failed_is_known_to_the_caller(
+    database: RedisDatabase, nodes: list[RedisServer]
+) -> None:
+    insert(database, *(due_row(f"{task}:x") for task in PARTITIONS))
+    claim(database, *PARTITIONS)
+    with opened(nodes[0].url, timeout=0.5) as other:
+        nodes[2].kill()
+        for turn in range(3):
+            try:
+                claimed = claim(other, *PARTITIONS, limit=100, token=f"t{turn}")
+            except ERRORS:
+                continue
+            assert claimed.rows == []
+        nodes[2].start()
+        _until_complete(nodes)
+        assert len(claim(other, *PARTITIONS, token="after").rows) in range(len(PARTITIONS) + 1)
+
+
+def _until_complete(nodes: list[RedisServer]) -> None:
+    wait_until(
+        lambda: all(answer["cluster_state"] == "ok" for answer in on_each(nodes, "CLUSTER INFO")), "the cluster is back"
+    )
+
+
+def test_few_rights_are_enough(database: RedisDatabase, nodes: list[RedisServer]) -> None:
+    granted = ["~{anyscheduler}:*", "~{anyscheduler:*", "resetchannels", "&{anyscheduler}:claimable", *RIGHTS]
+    granted = [right for right in granted if right not in {"+select", "+config|get"}]
+    on_each(nodes, "ACL", "SETUSER", "app", "reset", "on", ">p", *granted)
+    url = f"redis://app:p@{HOST}:{nodes[0].port}"
+    with opened(url) as limited:
+        insert(limited, *(due_row(f"{task}:x") for task in PARTITIONS))
+        assert len(claim(limited, *PARTITIONS).rows) == len(PARTITIONS)
+        assert sorted(limited.tasks()) == sorted(PARTITIONS)
+    on_each(nodes, "ACL", "SETUSER", "app", "-zadd")
+    with pytest.raises(ConfigurationError, match="lacks a right"), opened(url):
+        pass
+
+
+def test_a_database_other_than_the_first_is_refused(nodes: list[RedisServer]) -> None:
+    with (
+        pytest.raises(ConfigurationError, match="cluster mode"),
+        opened(f"redis://:{QUOTED_PASSWORD}@{HOST}:{nodes[0].port}/1"),
+    ):
+        pass
+
+
+def test_a_unix_socket_is_refused(nodes: list[RedisServer]) -> None:
+    with (
+        pytest.raises(ConfigurationError, match="a Unix socket leads to none of the others"),
+        opened(f"unix://:{QUOTED_PASSWORD}@{nodes[0].unix_path}"),
+    ):
+        pass
+
+
+@pytest.mark.anyio
+async def test_an_app_uses_a_cluster_like_any_other_store(nodes: list[RedisServer]) -> None:
+    place = partial(redis_repository, redis_url=nodes[1].url, redis_namespace=f"app{random.random()}")
+    rows = [free_row(f"{task}:x") for task in PARTITIONS]
+    async with place() as first, place() as second:
+        await insert_into(first, *rows)
+        assert sorted(await stored_rows(second, *PARTITIONS)) == sorted(rows)
+        claimed = await second.claim([ClaimRequest(task, LEASE) for task in PARTITIONS], 100, None, "t1")
+        assert len(claimed.rows) == len(rows)
+        assert await first.write([Change(row.key, "t1", None) for row in claimed.rows]) == [True] * len(rows)
+        assert await first.tasks() == []
