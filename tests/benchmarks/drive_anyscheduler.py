@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import pkgutil
+import random
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from anyscheduler import AppContext, Context, Scheduler
+from anyscheduler.lease import Change
 from tests.benchmarks import measuring
 
 if TYPE_CHECKING:
     import argparse
 
+# By name, so that only the driver that is needed is imported.
+REPOSITORIES = {
+    "memory": ("anyscheduler.memory:memory_repository", None),
+    "sqlite": ("anyscheduler.sqlite:sqlite_repository", "sqlite_database"),
+    "postgres": ("anyscheduler.postgres:postgres_repository", "postgres_url"),
+    "redis": ("anyscheduler.redis:redis_repository", "redis_url"),
+}
 
-async def drain(app: Scheduler, count: int) -> dict[str, object]:
+TUNED = {"concurrency_limit": 1_000, "batch_size": 250}
+
+ONE_AT_A_TIME = 1_000
+COPIED_AT_ONCE = 1_000
+
+
+async def drain(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
     """Measures from the start of the worker until the last of `count` due once-offs is finished and settled."""
-    left = count
+    left = given.count
     running: AppContext
 
     async def noop(_context: Context) -> None:
@@ -29,43 +46,96 @@ async def drain(app: Scheduler, count: int) -> dict[str, object]:
     due = datetime.now(UTC) - timedelta(hours=1)
     async with app.create() as running:
         registering = measuring.Stopwatch()
-        for number in range(count):
+        first = min(given.count, ONE_AT_A_TIME)
+        for number in range(first):
             await running.schedule_task(task, f"instance-{number}", execute_at=due)
         registered = registering.read()
+        await copy_first(running, range(first, given.count))
         draining = measuring.Stopwatch()
         await running.run()
         drained = draining.read()
         remaining = (await running.list_tasks(task)).tasks
     assert not left, left
     assert not remaining, "a finished once-off is still in the store"
-    return {**drained, "executions": count, "registering_seconds": registered["seconds"]}
+    return {**drained, "executions": given.count, "registered_per_second": first / registered["seconds"]}
 
 
-async def lateness(app: Scheduler, count: int, seconds: float) -> dict[str, object]:
+async def copy_first(running: AppContext, numbers: range) -> None:
+    """Adds instances like the first, a thousand at a time: one at a time they take longer than all that is measured."""
+    repository = running._repository
+    (row,) = await repository.list("noop", "", 1)
+    for start in numbers[::COPIED_AT_ONCE]:
+        batch = range(start, min(start + COPIED_AT_ONCE, numbers.stop))
+        copies = [row._replace(key=f"{row.key.removesuffix('0')}{number}") for number in batch]
+        written = await repository.write([Change(copy.key, None, copy) for copy in copies])
+        assert all(written), "the copies are there already"
+
+
+async def lateness(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
     """Measures how late `count` tasks with an interval of one second start."""
-    late: list[float] = []
+    window = measuring.Window(given.begin, given.seconds)
 
     async def tick(context: Context) -> None:
-        late.append(measuring.milliseconds_since(context.scheduled_at))
+        window.note(context.task.name, context.scheduled_at)
 
-    for number in range(count):
+    for number in range(given.count):
         app.task(name=f"tick-{number}", interval=timedelta(seconds=1))(tick)
     async with app.create() as running, anyio.create_task_group() as group:
         group.start_soon(running.run)
-        await anyio.sleep(seconds + 0.5)
+        await anyio.sleep(window.remaining())
         running.shutdown()
-    return {"late_milliseconds": late}
+    return window.result()
+
+
+async def woken(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
+    """Runs what `wake` schedules, and measures how long after its call each body starts."""
+    delays: list[float] = []
+    running: AppContext
+
+    @app.dynamic_task()
+    async def wanted_now(context: Context) -> None:
+        delays.append((time.time() - context.args["called_at"]) * 1e3)
+        if len(delays) == given.count:
+            running.shutdown()
+
+    async with app.create() as running:
+        await running.run()
+    return {"delays": delays}
+
+
+async def wake(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
+    """Schedules `count` once-offs that are due at once, one after the other, for the process that runs `woken`."""
+
+    @app.dynamic_task()
+    async def wanted_now(_context: Context) -> None:
+        raise AssertionError("this process runs nothing")
+
+    async with app.create() as running:
+        await anyio.sleep(given.begin - time.time())
+        for number in range(given.count):
+            # Each call has to find the other process asleep, at no fixed point of any rhythm that it may have.
+            await anyio.sleep(random.uniform(0.03, 0.05))
+            now = datetime.now(UTC)
+            await running.schedule_task(wanted_now, f"instance-{number}", execute_at=now, called_at=now.timestamp())
+    return {}
+
+
+MEASUREMENTS = {"drain": drain, "lateness": lateness, "woken": woken, "wake": wake}
 
 
 def main(given: argparse.Namespace) -> None:
     """Runs the measurement on the store and the event loop that were asked for."""
-    with measuring.scratch_file(given.store) as path:
-        options: dict[str, Any] = {} if path is None else {"sqlite_database": path}
-        app = Scheduler(**options)
-        if given.measurement == "drain":
-            result = anyio.run(drain, app, given.count, backend=given.backend)
-        else:
-            result = anyio.run(lateness, app, given.count, given.seconds, backend=given.backend)
+    repository, option = REPOSITORIES[given.store]
+    options: dict[str, Any] = {"repository_factory": pkgutil.resolve_name(repository)}
+    if option is not None:
+        options[option] = given.url
+    if given.tuned:
+        options |= TUNED
+    backend_options = {"use_uvloop": True} if given.tuned and given.backend == "asyncio" else {}
+    app = Scheduler(**options)
+    result: dict[str, object] = anyio.run(
+        MEASUREMENTS[given.measurement], app, given, backend=given.backend, backend_options=backend_options
+    )
     measuring.report(result)
 
 

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     import argparse
 
 
-async def lateness(count: int, seconds: float) -> dict[str, object]:
+async def lateness(given: argparse.Namespace) -> dict[str, object]:
     """Measures how late `count` tasks with an interval of one second start."""
     events = importlib.import_module("apscheduler.events")
     scheduler = importlib.import_module("apscheduler.schedulers.asyncio").AsyncIOScheduler()
-    late: list[float] = []
+    window = measuring.Window(given.begin, given.seconds)
     due: defaultdict[str, deque[Any]] = defaultdict(deque)
 
     # A job is not told when it was due. The event that it was submitted tells that, and comes before it starts.
@@ -28,21 +28,21 @@ async def lateness(count: int, seconds: float) -> dict[str, object]:
         due[event.job_id].extend(event.scheduled_run_times)
 
     async def tick(job_id: str) -> None:
-        late.append(measuring.milliseconds_since(due[job_id].popleft()))
+        window.note(job_id, due[job_id].popleft())
 
     scheduler.add_listener(submitted, events.EVENT_JOB_SUBMITTED)
-    for number in range(count):
+    for number in range(given.count):
         scheduler.add_job(tick, "interval", seconds=1, id=f"tick-{number}", args=[f"tick-{number}"])
     scheduler.start()
-    await asyncio.sleep(seconds + 0.5)
+    await asyncio.sleep(window.remaining())
     scheduler.shutdown()
-    return {"late_milliseconds": late}
+    return window.result()
 
 
 def main(given: argparse.Namespace) -> None:
     """Runs the one measurement that there is."""
     assert (given.measurement, given.store) == ("lateness", "memory")
-    measuring.report(asyncio.run(lateness(given.count, given.seconds)))
+    measuring.report(asyncio.run(lateness(given)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ back, which takes two to three times as long when the two run on different cores
 from __future__ import annotations
 
 import asyncio
-import importlib
+import pkgutil
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,17 @@ from tests.benchmarks import measuring
 if TYPE_CHECKING:
     import argparse
 
+REPOSITORIES = {
+    "memory": ("pyncette.sqlite:sqlite_repository", "sqlite_database"),
+    "sqlite": ("pyncette.sqlite:sqlite_repository", "sqlite_database"),
+    "postgres": ("pyncette.postgres:postgres_repository", "postgres_url"),
+    "redis": ("pyncette.redis:redis_repository", "redis_url"),
+}
 
-async def drain(app: Any, count: int) -> dict[str, object]:
+
+async def drain(app: Any, given: argparse.Namespace) -> dict[str, object]:
     """Measures from the start of the worker until the last of `count` due once-offs is finished and settled."""
-    left = count
+    left = given.count
     running: Any
 
     async def noop(_context: Any) -> None:
@@ -33,7 +40,7 @@ async def drain(app: Any, count: int) -> dict[str, object]:
     due = datetime.now(UTC) - timedelta(hours=1)
     async with app.create() as running:
         registering = measuring.Stopwatch()
-        for number in range(count):
+        for number in range(given.count):
             await running.schedule_task(task, f"instance-{number}", execute_at=due)
         registered = registering.read()
         draining = measuring.Stopwatch()
@@ -45,36 +52,35 @@ async def drain(app: Any, count: int) -> dict[str, object]:
         remaining = (await running.list_tasks(task)).tasks
     assert not left, left
     assert not remaining, "a finished once-off is still in the store"
-    return {**drained, "executions": count, "registering_seconds": registered["seconds"]}
+    return {**drained, "executions": given.count, "registered_per_second": given.count / registered["seconds"]}
 
 
-async def lateness(app: Any, count: int, seconds: float) -> dict[str, object]:
+async def lateness(app: Any, given: argparse.Namespace) -> dict[str, object]:
     """Measures how late `count` tasks with an interval of one second start."""
-    late: list[float] = []
+    window = measuring.Window(given.begin, given.seconds)
 
     async def tick(context: Any) -> None:
-        late.append(measuring.milliseconds_since(context.scheduled_at))
+        window.note(context.task.name, context.scheduled_at)
 
-    for number in range(count):
+    for number in range(given.count):
         app.task(name=f"tick-{number}", interval=timedelta(seconds=1))(tick)
     async with app.create() as running:
         worker = asyncio.create_task(running.run())
-        await asyncio.sleep(seconds + 0.5)
+        await asyncio.sleep(window.remaining())
         running.shutdown()
         await worker
-    return {"late_milliseconds": late}
+    return window.result()
+
+
+MEASUREMENTS = {"drain": drain, "lateness": lateness}
 
 
 def main(given: argparse.Namespace) -> None:
     """Runs the measurement on the store that was asked for."""
-    pyncette = importlib.import_module("pyncette")
-    with measuring.scratch_file(given.store) as path:
-        app = pyncette.Pyncette(sqlite_database=path or ":memory:")
-        if given.measurement == "drain":
-            result = asyncio.run(drain(app, given.count))
-        else:
-            result = asyncio.run(lateness(app, given.count, given.seconds))
-    measuring.report(result)
+    repository, option = REPOSITORIES[given.store]
+    options = {"repository_factory": pkgutil.resolve_name(repository), option: given.url or ":memory:"}
+    app = pkgutil.resolve_name("pyncette:Pyncette")(**options)
+    measuring.report(asyncio.run(MEASUREMENTS[given.measurement](app, given)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the drivers share: the stopwatch, the scratch file, and how a result reaches the benchmark.
+"""What the drivers share: what they are asked, the stopwatch, the window, and how a result reaches the benchmark.
 
 Runs in the environment of whoever is measured, so it needs nothing but the standard library.
 """
@@ -7,16 +7,31 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-import tempfile
 import time
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+URL_VARIABLE = "ANYSCHEDULER_BENCHMARK_URL"
+"""Tells the driver where its store is: a URL or a path. On the command line a password would be seen by everybody."""
+
+_GRACE = 1.0
+"""Seconds after the window in which what was due in it may still start."""
+
+
+def arguments() -> argparse.Namespace:
+    """Returns what the benchmark asked this driver for; `url` is where the store is, "" for the one in memory."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("measurement", help="one of those that the driver has")
+    parser.add_argument("--store", choices=["memory", "sqlite", "postgres", "redis"], required=True)
+    parser.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio")
+    parser.add_argument("--count", type=int, required=True, help="schedules to drain or to make, or tasks that tick")
+    parser.add_argument("--seconds", type=float, default=10.0, help="the length of the window")
+    parser.add_argument("--begin", type=float, default=time.time(), help="when it begins; seconds since the epoch")
+    parser.add_argument("--tuned", action="store_true", help="with the settings that are best for a drain")
+    given = parser.parse_args()
+    given.url = os.environ.get(URL_VARIABLE, "")
+    return given
 
 
 class Stopwatch:
@@ -31,32 +46,30 @@ class Stopwatch:
         return {"seconds": time.perf_counter() - self._wall, "cpu_seconds": time.process_time() - self._cpu}
 
 
-def arguments() -> argparse.Namespace:
-    """Returns what the benchmark asked this driver for."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("measurement", choices=["drain", "lateness"])
-    parser.add_argument("--store", choices=["memory", "sqlite"], required=True)
-    parser.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio")
-    parser.add_argument(
-        "--count", type=int, required=True, help="schedules to drain, or tasks that are due each second"
-    )
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long lateness is measured")
-    return parser.parse_args()
+class Window:
+    """Notes the starts of the occurrences that are due from `begin` on and before `begin + seconds`.
 
+    Several workers that look through the same window see all that was due in it, whenever each of them was ready.
+    """
 
-@contextmanager
-def scratch_file(store: str) -> Iterator[str | None]:
-    """Gives the path of a SQLite file that does not exist yet and is gone afterwards; None for the store in memory."""
-    if store == "memory":
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="benchmark-", ignore_cleanup_errors=True) as directory:
-        yield str(Path(directory, "schedules.db"))
+    def __init__(self, begin: float, seconds: float) -> None:
+        self._begin = datetime.fromtimestamp(begin, UTC)
+        self._end = self._begin + timedelta(seconds=seconds)
+        self._starts: list[tuple[str, float, float]] = []
 
+    def note(self, task: str, due: datetime) -> None:
+        """Notes that the occurrence starts now, if it was due in the window."""
+        late = (datetime.now(UTC) - due).total_seconds() * 1e3
+        if self._begin <= due < self._end:
+            self._starts.append((task, due.timestamp(), late))
 
-def milliseconds_since(due: datetime) -> float:
-    """Returns how late it is for something that was due then."""
-    return (datetime.now(UTC) - due).total_seconds() * 1e3
+    def remaining(self) -> float:
+        """Returns for how many seconds something that was due in the window may still start."""
+        return (self._end - datetime.now(UTC)).total_seconds() + _GRACE
+
+    def result(self) -> dict[str, object]:
+        """Returns what to report: of each start its task, when it was due (epoch), and how late it was (ms)."""
+        return {"starts": self._starts}
 
 
 def report(result: dict[str, object]) -> None:

@@ -1,0 +1,194 @@
+"""Who is compared with whom, and what has to be reached.
+
+Knows: the systems, the measurements, the targets. Must not know: how a measurement is taken, or how it is shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tests.benchmarks import peers
+from tests.benchmarks.comparison import Case, Figure, Group, Target
+from tests.benchmarks.measurements import System, drain, import_time, ours, tick, wake
+from tests.benchmarks.stores import STORES, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from pathlib import Path
+
+    from tests.benchmarks.stores import Stores
+
+OURS, PYNCETTE = "anyscheduler", "pyncette"
+BACKENDS = ("asyncio", "trio")
+SERVERS: Collection[Store] = ("postgres", "redis")
+"""The stores that processes on several machines can share."""
+DRAINED_TO_PYNCETTE: dict[Store, float] = {"memory": 20, "sqlite": 30, "redis": 6}
+"""How many times as fast as pyncette a drain has to be."""
+FOUR_WORKERS, SHARED = [ours(backend) for backend in BACKENDS * 2], "four workers: 2 asyncio, 2 trio"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all measurements share.
+
+    Attributes:
+        stores: Gives empty stores.
+        chosen: The stores to measure on.
+        python: The interpreter of this package.
+        peers_directory: Where the environments of the peers are.
+        bytecode: A directory for bytecode.
+        rounds: How often each case is measured.
+        is_quick: Whether short measurements will do.
+    """
+
+    stores: Stores
+    chosen: Collection[Store]
+    python: str
+    peers_directory: Path
+    bytecode: str
+    rounds: int
+    is_quick: bool
+
+    def peer(self, name: str, *settings: str) -> System:
+        """Returns a peer as it is measured; makes its environment if it has none yet."""
+        return System(str(peers.python(self.peers_directory, name)), f"drive_{name}", settings)
+
+
+def _drains(setting: Setting) -> Group:
+    cases = [case for store in setting.chosen for case in _drain_cases(setting, store)]
+    figures = (
+        Figure("rate", "due once-offs drained, executions/s", ",.0f"),
+        Figure("cpu", "CPU s of the worker per 1,000 executions", ".4f"),
+        Figure("registering", "registered one at a time beforehand, schedules/s", ",.0f"),
+    )
+    return Group("drain", cases, figures, setting.rounds)
+
+
+def _drain_cases(setting: Setting, store: Store) -> Iterator[Case]:
+    most = 2_000 if setting.is_quick else 10_000
+
+    def case(name: str, loop: str, system: System, count: int) -> Case:
+        return Case(name, f"{STORES[store]}, {loop}, {count:,}", partial(drain, setting.stores, store, system, count))
+
+    pyncette = case(PYNCETTE, "asyncio", setting.peer("pyncette"), most // 5)
+    rivals = [pyncette]
+    our_systems = [(backend, ours(backend)) for backend in BACKENDS]
+    targets = [Target(">=", DRAINED_TO_PYNCETTE[store], pyncette)] if store in DRAINED_TO_PYNCETTE else []
+    if store == "postgres":
+        pgqueuer = case("PgQueuer", "asyncio", setting.peer("pgqueuer"), most)
+        tuned = case("PgQueuer tuned", "uvloop", setting.peer("pgqueuer", "--tuned"), most)
+        raw = case("raw", "one connection", System(setting.python, "drive_raw"), most * 3)
+        targets += [Target(">=", 12_000, unit="/s"), Target(">=", 0.45, raw), Target(">=", 1, tuned)]
+        rivals += [pgqueuer, tuned, raw]
+        our_systems.append(("uvloop, tuned", ours("asyncio", "--tuned")))
+    elif store == "redis":
+        arq = case("arq tuned", "uvloop", setting.peer("arq"), most // 5)
+        raw = case("raw", "one connection", System(setting.python, "drive_raw"), most * 3)
+        targets.append(Target(">=", 0.25, raw))
+        rivals += [arq, raw]
+    yield from rivals
+    for loop, system in our_systems:
+        compared = case(OURS, loop, system, most)
+        compared.peers, compared.targets = rivals, {"rate": targets}
+        yield compared
+
+
+def _lateness(setting: Setting) -> Group:
+    cases = [case for store in setting.chosen for case in _lateness_cases(setting, store)]
+    figures = (
+        Figure("p50", "start lateness of 100 one-second tasks, ms, p50", ",.2f"),
+        Figure("p99", "start lateness of 100 one-second tasks, ms, p99", ",.2f"),
+    )
+    return Group("lateness", cases, figures, setting.rounds)
+
+
+def _lateness_cases(setting: Setting, store: Store) -> Iterator[Case]:
+    is_shared = store in SERVERS
+    count, seconds = 100, 2 if setting.is_quick else 3
+    targets = {"p99": [Target("<=", 10 if is_shared else 5, unit=" ms")]}
+
+    def case(name: str, loop: str, workers: Sequence[System]) -> Case:
+        return Case(name, f"{STORES[store]}, {loop}", partial(tick, setting.stores, store, workers, count, seconds))
+
+    if store == "memory":
+        yield case("APScheduler 3", "asyncio", [setting.peer("apscheduler")])
+    pyncette = case(PYNCETTE, "asyncio", [setting.peer("pyncette")])
+    yield pyncette
+    compared = [case(OURS, backend, [ours(backend)]) for backend in BACKENDS]
+    if is_shared:
+        compared.append(case(OURS, SHARED, FOUR_WORKERS))
+    for one in compared:
+        one.peers, one.targets = [pyncette], targets
+        yield one
+
+
+def _wake_up(setting: Setting) -> Group:
+    count = 20 if setting.is_quick else 100
+    targets = {"p50": [Target("<=", 20, unit=" ms")]}
+    cases = [
+        Case(
+            OURS,
+            f"{STORES[store]}, {backend}",
+            partial(wake, setting.stores, store, ours(backend), count),
+            targets=targets,
+        )
+        for store in setting.chosen
+        if store in SERVERS
+        for backend in BACKENDS
+    ]
+    figures = (
+        Figure("p50", f"from schedule_task in another process to the start, ms, p50 of {count}", ",.2f"),
+        Figure("p99", f"from schedule_task in another process to the start, ms, p99 of {count}", ",.2f"),
+    )
+    return Group("wake-up", cases, figures, setting.rounds)
+
+
+def _keep_up(setting: Setting) -> Group:
+    count, seconds = (200, 4) if setting.is_quick else (1_000, 20)
+    targets = {
+        "p99": [Target("<=", 250, unit=" ms")],
+        "not started": [Target("<=", 0)],
+        "doubled": [Target("<=", 0)],
+        "share": [Target(">=", 0.1)],
+    }
+    cases = [
+        Case(
+            OURS,
+            f"{STORES[store]}, {SHARED}",
+            partial(tick, setting.stores, store, FOUR_WORKERS, count, seconds),
+            targets=targets,
+        )
+        for store in setting.chosen
+        if store in SERVERS
+    ]
+    what = f"{count:,} one-second tasks for {seconds} s"
+    figures = (
+        Figure("p50", f"{what}: start lateness, ms, p50", ",.2f"),
+        Figure("p99", f"{what}: start lateness, ms, p99", ",.2f"),
+        Figure("not started", f"{what}: not started", ",.0f"),
+        Figure("doubled", f"{what}: started twice", ",.0f"),
+        Figure("share", f"{what}: least share of a worker, of the mean", ".2f"),
+    )
+    return Group("keep-up", cases, figures, 1)
+
+
+def _imports(setting: Setting) -> Group:
+    pyncette = Case(
+        PYNCETTE, "import pyncette", partial(import_time, setting.peer("pyncette").python, "pyncette", setting.bytecode)
+    )
+    measure = partial(import_time, setting.python, "anyscheduler", setting.bytecode)
+    own = Case(OURS, "import anyscheduler", measure, [pyncette], {"time": [Target("<=", 1, pyncette)]})
+    figures = (Figure("time", "import, ms more than the bare interpreter", ",.0f"),)
+    return Group("import", [pyncette, own], figures, 3 if setting.is_quick else max(10, setting.rounds))
+
+
+GROUPS: dict[str, Callable[[Setting], Group]] = {
+    "drain": _drains,
+    "lateness": _lateness,
+    "wake-up": _wake_up,
+    "keep-up": _keep_up,
+    "import": _imports,
+}
+"""All groups, by the name that selects one. All but `import` measure on stores."""
