@@ -5,7 +5,14 @@ Build with `sphinx-build -W docs docs/_build`; `.ci/run` does, and fails on any 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from pygments.lexers.special import TextLexer
+
 from anyscheduler import __version__
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 project = "anyscheduler"
 author = "The anyscheduler authors"
@@ -39,3 +46,8 @@ html_theme = "furo"
 html_title = f"anyscheduler {release}"
 # Nothing is linked to a copy of the sources that the pages would carry along.
 html_copy_source = False
+
+
+def setup(app: Sphinx) -> None:
+    """Shows what is typed into redis-cli as it is; Pygments has no language for it."""
+    app.add_lexer("redis", TextLexer)

@@ -55,7 +55,7 @@ ENDING: list[tuple[str, list[str]]] = [
         ["the program does its own work", "tick, in trio's task", "the program stops the scheduler", "has finished"],
     ),
 ]
-STOPPED = ["hello.py", "starlette_lifespan.py"]
+STOPPED = ["hello.py", "starlette_lifespan.py", "workers.py"]
 
 
 class Program:
@@ -172,6 +172,30 @@ def test_the_web_app_schedules_from_requests_and_stops_with_the_server(start: An
     assert code == 0, rest
 
 
+@pytest.mark.usefixtures("stores")
+@pytest.mark.parametrize("store", ["POSTGRES_URL", "REDIS_URL", None])
+def test_the_workers_share_the_store_that_the_environment_names(
+    store: str | None, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in {"POSTGRES_URL", "REDIS_URL"} - {store}:
+        monkeypatch.delenv(other)
+    first, second = (start(str(EXAMPLES / "workers.py")) for _ in range(2))
+    first.read_until("task greet: dynamic")
+    second.read_until("task greet: dynamic")
+
+    scheduled, told = start(str(EXAMPLES / "workers.py"), "Bill").end()
+    first.interrupt()
+    first_code, output = first.end()
+    if "hello Bill" not in output:
+        output = second.read_until("hello Bill")
+    second.interrupt()
+    second_code, rest = second.end()
+
+    assert (scheduled, first_code, second_code) == (0, 0, 0), told + output + rest
+    assert "scheduled: greet Bill" in told
+    assert (output + rest).count("hello Bill") == 1
+
+
 def snippets_with_main() -> list[Any]:
     found: list[Any] = []
     for page in ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))):
@@ -182,6 +206,7 @@ def snippets_with_main() -> list[Any]:
     return found
 
 
+@pytest.mark.usefixtures("stores")
 @pytest.mark.parametrize("snippet", snippets_with_main())
 def test_a_snippet_with_main_is_a_program_that_runs_until_it_is_interrupted(
     snippet: str, start: Any, tmp_path: Path

@@ -5,10 +5,13 @@ then
 
 1. each static task of an app that the snippet has defined or extended is run once in virtual time, and has to succeed;
 2. a `main()` that the snippet has defined is run for a moment, in virtual time too where its app is in memory, and for
-   real where it is in a SQLite file;
+   real where it is in a SQLite file or on a server; POSTGRES_URL and REDIS_URL are then those of real ones;
 3. what stands under `if __name__ == "__main__":` is run for a moment; `app.main()` is left to test_examples.py, which
    runs it as a program;
 4. a block marked `output` between the snippet and the next one has to be what it printed.
+
+What is written in SQL, or for redis-cli, is carried out in between; what belongs into a file has to be that file in
+examples/.
 
 A comment before a snippet, `<!-- snippet: ... -->`, makes it an exception. There are these, and no others:
 
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 import shlex
 import sys
@@ -33,6 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import anyio
+import psycopg
 import pytest
 
 import anyscheduler
@@ -40,6 +45,7 @@ from anyscheduler import Scheduler, cli, trigger
 from anyscheduler.memory import memory_repository
 from anyscheduler.testing import VirtualClock, run_virtual
 from anyscheduler.trigger import IntervalTrigger
+from tests.servers.redis import client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,12 +53,14 @@ if TYPE_CHECKING:
     import click
 
     from anyscheduler import Task
+    from tests.servers.redis import RedisServer
 
 Backend: TypeAlias = Literal["asyncio", "trio"]
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
-KINDS = {"python", "sh", "text", "output", "{eval-rst}", "{toctree}"}
+FILES = {"ini", "yaml", "dockerfile"}
+KINDS = {"python", "sh", "sql", "redis", "text", "output", "{eval-rst}", "{toctree}", *FILES}
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 _BLOCK = re.compile(
@@ -108,18 +116,25 @@ def test_a_page_has_no_block_that_is_left_unchecked(page: str) -> None:
         assert re.fullmatch(r"|(asyncio|trio) only, .+|warns \w+", block.mark), f"{block}: unknown mark {block.mark!r}"
 
 
+@pytest.mark.usefixtures("stores")
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("page", [page for page in PAGES if any(block.kind == "python" for block in blocks(page))])
 def test_the_python_snippets_of_a_page_do_what_it_says(
     page: str,
     backend: Backend,
+    *,
     page_module: types.ModuleType,
+    redis_of_its_own: RedisServer,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level("INFO", logger="anyscheduler")
     found = blocks(page)
     for number, block in enumerate(found):
+        if block.kind == "sql":
+            execute_sql(block)
+        elif block.kind == "redis":
+            execute_redis(block, redis_of_its_own)
         if block.kind != "python":
             continue
         only = re.match(r"(asyncio|trio) only", block.mark)
@@ -160,6 +175,19 @@ def execute(block: Block, module: types.ModuleType) -> None:
     warned = re.fullmatch(r"warns (\w+)", block.mark)
     with pytest.warns(getattr(anyscheduler, warned[1])) if warned else nullcontext():
         exec(code, module.__dict__)  # noqa: S102  # our own page
+
+
+def execute_sql(block: Block) -> None:
+    """Executes SQL where the apps of the page have their tables, and undoes what it did."""
+    with psycopg.connect(os.environ["POSTGRES_URL"]) as connection:
+        connection.execute(block.text.encode())
+        connection.rollback()
+
+
+def execute_redis(block: Block, server: RedisServer) -> None:
+    with client(server) as redis:
+        for line in block.text.splitlines():
+            redis.execute_command(*shlex.split(line))
 
 
 def tasks_of_apps(module: types.ModuleType) -> dict[Scheduler, list[Task]]:
@@ -243,13 +271,21 @@ def run_once(app: Scheduler, task: Task, backend: Backend, caplog: pytest.LogCap
     assert f"{task}: succeeded" in caplog.text, f"{task} did not run"
 
 
+@pytest.mark.parametrize("block", [block for kind in sorted(FILES) for block in blocks_of_kind(kind)])
+def test_a_file_that_a_page_shows_is_one_of_the_examples(block: Block) -> None:
+    assert any(
+        block.text in path.read_text(encoding="utf-8") for path in (ROOT / "examples").rglob("*") if path.is_file()
+    )
+
+
 @pytest.mark.parametrize("block", blocks_of_kind("sh"))
 def test_the_commands_of_a_shell_snippet_exist(block: Block) -> None:
     files = {match for block in blocks(block.page) for match in re.findall(r"`(\w+\.py)`", page_text(block.page))}
 
     for line in block.text.splitlines():
         for command in line.split("&&"):
-            check_command(shlex.split(command), files)
+            words = shlex.split(command)
+            check_command(words[sum("=" in word for word in words[:1]) :], files)
 
 
 def page_text(page: str) -> str:
@@ -272,6 +308,8 @@ def check_command(words: list[str], files: set[str]) -> None:
             return
         case ["python", file]:
             assert file in files or (ROOT / file).exists()
+        case ["docker", "compose", "-f", file, "--profile", profile, "up", "--build"]:
+            assert f"profiles: [{profile}]" in page_text(file)
         case ["anyscheduler", "run", *arguments]:
             parse(cli.main.commands["run"], arguments, files)
         case _:
@@ -306,7 +344,7 @@ _TELLING = 7
 
 def logged_lines() -> Iterator[str]:
     """Yields what each log line of the package looks like, whole or cut off behind a phrase, as a pattern."""
-    for source in sorted((ROOT / "anyscheduler").glob("*.py")):
+    for source in sorted((ROOT / "anyscheduler").rglob("*.py")):
         for call in _LOG_CALL.finditer(source.read_text(encoding="utf-8")):
             pieces = _PLACEHOLDER.split("".join(re.findall(r'"([^"]*)"', call[1])))
             for number, piece in enumerate(pieces):
@@ -323,10 +361,10 @@ def quoted_log_lines() -> Iterator[str]:
     for page in PAGES:
         for block in blocks(page):
             if block.kind == "text":
-                yield from re.findall(r" anyscheduler\.\w+: (.*)", block.text)
+                yield from re.findall(r" anyscheduler\.[\w.]+: (.*)", block.text)
 
 
-@pytest.mark.parametrize("line", list(quoted_log_lines()))
+@pytest.mark.parametrize("line", sorted(set(quoted_log_lines())))
 def test_a_log_line_that_the_docs_quote_is_one_that_the_package_logs(line: str) -> None:
     assert any(re.fullmatch(pattern, line) for pattern in logged_lines())
 
