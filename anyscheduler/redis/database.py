@@ -247,7 +247,7 @@ class RedisDatabase:
         """Does everything once, where it is in nobody's way: a right that is missing shows nowhere else in time."""
         task, token = NOBODYS_TASK, "t"
         key = f"{task}:{secrets.token_hex(8)}"
-        self.write([Change(key, None, register(key, task, 0, token))], announce=True)
+        self.write([Change(key, None, register(key, task, 0, token))])
         claim = self._claim_command([ClaimRequest(task, 1)], 100, None, token)
         # In full: EVAL is needed when the server has forgotten its scripts.
         [reply] = self._connections.run([Script.in_full(claim)])

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from anyscheduler.errors import ConfigurationError
 from anyscheduler.lease import Change
@@ -22,9 +23,11 @@ from tests.servers.process import HOST, QUOTED_PASSWORD, wait_until
 from tests.servers.redis import RedisServer, client, start_redis_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from anyscheduler.redis.connections import Command, Connections
     from anyscheduler.redis.database import RedisDatabase
+    from anyscheduler.repository import Claimed
 
 PARTITIONS = [f"job%p{number}" for number in range(12)]
 
@@ -101,15 +104,16 @@ def test_the_given_instant_counts_on_all_nodes(database: RedisDatabase) -> None:
 
 
 def test_what_is_announced_on_one_node_is_heard_on_all(database: RedisDatabase, nodes: list[RedisServer]) -> None:
-    for node in nodes:
+    for number, node in enumerate(nodes):
         with opened(node.url) as other:
             listener = other.listener()
             assert listener is not None
             with closing(listener):
-                database.write([Change("a", None, due_row("a", 77))], announce=True)
-                assert select.select([listener], [], [], 10)[0]
-                assert listener.drain() == [77]
-            database.write([Change("a", "t0", None)])
+                database.write([Change(f"a:{number}", None, due_row(f"a:{number}", number))], announce=True)
+                heard: list[int] = []
+                while number not in heard:  # the one before may still be on its way from node to node
+                    assert select.select([listener], [], [], 10)[0]
+                    heard += listener.drain()
 
 
 def test_nodes_that_forgot_their_scripts_are_told_them_again(database: RedisDatabase, nodes: list[RedisServer]) -> None:
@@ -158,22 +162,58 @@ def test_a_slot_that_moves_is_followed(database: RedisDatabase, nodes: list[Redi
             redis.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[0])
 
 
-def test_what_was_claimed_before_a_node_failed_is_known_to_the_caller(
-    database: RedisDatabase, nodes: list[RedisServer]
-) -> None:
+class FailingFromTheThird:
+    """The connections of a database, which break down when they are used for the third time."""
+
+    spread = True
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._runs = 0
+
+    def run(self, commands: Sequence[Command]) -> list[Any]:
+        self._runs += 1
+        if self._runs >= 3:
+            raise RedisConnectionError("gone")
+        return self._connections.run(commands)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connections, name)
+
+
+def test_what_was_claimed_before_a_node_failed_is_known_to_the_caller(database: RedisDatabase) -> None:
     insert(database, *(due_row(f"{task}:x") for task in PARTITIONS))
-    claim(database, *PARTITIONS)
+    claim(database, "unknown")
+    reliable = database._connections
+    database._connections = FailingFromTheThird(reliable)
+
+    claimed = claim(database, *PARTITIONS)
+
+    database._connections = reliable
+    [row] = claimed.rows
+    assert database.read([row.key]) == {row.key: row}
+    assert claimed.next_claimable is not None
+    assert claimed.next_claimable <= claimed.now, "whoever claims looks again at once"
+    assert len(claim(database, *PARTITIONS, token="t2").rows) == len(PARTITIONS) - 1
+
+
+def test_a_node_that_is_gone_is_an_error_until_it_is_back(database: RedisDatabase, nodes: list[RedisServer]) -> None:
+    insert(database, *(due_row(f"{task}:x") for task in PARTITIONS))
     with opened(nodes[0].url, timeout=0.5) as other:
-        nodes[2].kill()
-        for turn in range(3):
-            try:
-                claimed = claim(other, *PARTITIONS, limit=100, token=f"t{turn}")
-            except ERRORS:
-                continue
-            assert claimed.rows == []
+        nodes[2].stop()
+        with pytest.raises(ERRORS):
+            claim(other, *PARTITIONS)
         nodes[2].start()
         _until_complete(nodes)
-        assert len(claim(other, *PARTITIONS, token="after").rows) in range(len(PARTITIONS) + 1)
+        assert len(_claim_until_it_works(other).rows) == len(PARTITIONS)
+
+
+def _claim_until_it_works(database: RedisDatabase) -> Claimed:
+    while True:
+        try:
+            return claim(database, *PARTITIONS)
+        except ERRORS:
+            pass
 
 
 def _until_complete(nodes: list[RedisServer]) -> None:
