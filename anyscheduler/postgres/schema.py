@@ -110,7 +110,9 @@ CREATE TABLE {names.quoted} (
 );
 CREATE INDEX ON {names.quoted} (task, claimable_at, key) WITH (fillfactor = 80);
 CREATE VIEW {names.view} AS SELECT
-    key, task, {_timestamp("due_at")}, {_timestamp("claimable_at")},
+    key, task,
+    {_timestamp("due_at")},
+    {_timestamp("claimable_at")},
     claimable_at <> due_at AND token NOT LIKE '%.waiting'
         AND claimable_at > extract(epoch FROM clock_timestamp()) * 1000000 AS leased,
     token, spec, state
@@ -123,9 +125,9 @@ def _timestamp(column: str) -> str:
     # Guarded, so that one damaged row does not make the view fail for all of them: years 1 to 9999. In two parts, since
     # an interval is multiplied in floating point.
     return (
-        f"CASE WHEN {column} BETWEEN -62135596800000000 AND 253402300799999999 "
-        f"THEN timestamptz 'epoch' + {column} / 1000000 * interval '1 second' "
-        f"+ {column} % 1000000 * interval '1 microsecond' END AS {column}"
+        f"CASE WHEN {column} BETWEEN -62135596800000000 AND 253402300799999999\n"
+        f"        THEN timestamptz 'epoch' + {column} / 1000000 * interval '1 second'\n"
+        f"            + {column} % 1000000 * interval '1 microsecond' END AS {column}"
     )
 
 

@@ -190,10 +190,25 @@ async def test_a_store_that_always_answers_is_waited_for_however_long_it_takes(s
 
 @boundless
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})])
-async def test_a_call_that_asyncio_cancels_runs_to_its_end_and_keeps_its_place_until_then(
-    shelf: Shelf, patience: float
-) -> None:
-    repository = over(shelf, threads=1, patience=patience)
+async def test_a_call_that_asyncio_cancels_runs_to_its_end(shelf: Shelf, patience: float) -> None:
+    repository = over(shelf, patience=patience)
+
+    with shelf.hanging():
+        cancelled = asyncio.ensure_future(insert(repository, free_row("a")))
+        await until(lambda: shelf.began)
+        cancelled.cancel()
+        await anyio.sleep(0.03)
+        assert not cancelled.done()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+
+    assert shelf.ended == ["write"]
+    assert shelf.aborted == []
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})])
+async def test_a_call_that_asyncio_cancels_and_nothing_can_cut_keeps_its_place_to_its_end(shelf: Shelf) -> None:
+    repository = over(shelf, threads=1, patience=float("inf"))
 
     with shelf.hanging():
         cancelled = asyncio.ensure_future(repository.write([Change("a", None, free_row("a"))]))

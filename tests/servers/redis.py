@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from tests.servers.guard import Guard
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SLOTS = 16_384
+
+_SILENCE = 2.0
+"""Seconds without an answer after which a client gives up."""
 
 _SETTINGS = {
     "appendonly": "yes",
@@ -72,6 +76,8 @@ class RedisServer(Server):
                 # Whoever answers on the port may be another server.
                 answered: object = redis.info("server")["process_id"]
         except RedisConnectionError:  # it also says that the server still loads its data
+            return False
+        except RedisTimeoutError:  # another program has the port, and is silent
             return False
         return answered == self.pid
 
@@ -130,7 +136,7 @@ def start_redis_cluster(directory: Path, nodes: int = 3) -> Iterator[list[RedisS
 
 def client(server: RedisServer) -> Redis:
     """Returns a client of the server, and of nothing beyond it, that does not try again."""
-    return Redis.from_url(server.url, retry=Retry(NoBackoff(), 0))
+    return Redis.from_url(server.url, retry=Retry(NoBackoff(), 0), socket_timeout=_SILENCE)
 
 
 def _is_complete(redis: Any, nodes: int) -> bool:
