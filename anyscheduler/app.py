@@ -121,10 +121,10 @@ class Scheduler:
         So they spread over the nodes of a Redis Cluster, or over groups of processes of which each runs some.
 
         Args:
-            **given: As for `dynamic_task`, and `partition_count` (1 to 10,000; not to be changed while instances are
-                stored), `partition_selector` (called with the count and the name of an instance, returns its number
-                from 0 on; by SHA-1 if it is left out) and `enabled_partitions` (the numbers that this app runs; all if
-                it is left out).
+            **given: As for `dynamic_task`, and `partition_count` (1 to 10,000), `partition_selector` (called with the
+                count and the name of an instance, returns its number from 0 on; by SHA-1 if it is left out) and
+                `enabled_partitions` (the numbers that this app runs; all if it is left out). Neither the count nor the
+                selector is to be changed while instances are stored: those would not be found by their names any more.
 
         Raises:
             ConfigurationError: The body, an option, the schedule, the name or an argument can never work.

@@ -37,7 +37,7 @@ _PASSES: Final = (
 )
 # What redis-py has no class for, and what a script met and passed on.
 _CODES_THAT_PASS: Final = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MISCONF", "OOM")
-_FORBIDDEN: Final = ("NOPERM", "can't run this command", "can't access at least one of the keys")
+_FORBIDDEN: Final = ("NOPERM", "no permissions to", "can't run this command", "can't access at least one of the keys")
 _TLS: Final = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "[SSL")
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from anyscheduler import Context, Scheduler
 from anyscheduler.postgres.schema import definition, parse_name
+from tests.conformance.redis_scene import RIGHTS
 from tests.servers.redis import client
 
 if TYPE_CHECKING:
@@ -103,6 +104,13 @@ def test_the_table_that_the_page_creates_by_hand_is_the_one_that_the_app_creates
     assert names is not None
 
     assert block_of("postgresql.md", "sql", "CREATE TABLE").split() == definition(names).split()
+
+
+def test_the_rights_of_the_page_are_those_that_are_tested() -> None:
+    page = (ROOT / "docs/redis.md").read_text()
+    words = set(re.findall(r"(?<![\w+])\+[a-z|]+", page))
+
+    assert words == set(RIGHTS)
 
 
 @pytest.mark.anyio
