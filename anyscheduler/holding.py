@@ -6,6 +6,7 @@ Knows: executions and their outcomes, the lease rules, the settlement queue. Mus
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Final, assert_never
 
 import anyio
@@ -69,7 +70,7 @@ class Holder:
 
     def release(self, row: Row) -> None:
         """Gives a row back, so that another process can run it now."""
-        self._submit(lease.release(row, row.due_at, self._token()), row, announce=True)
+        self._submit(row, lambda _now, token: lease.release(row, row.due_at, token), announce=True)
 
     def first_write(self, task: Task, row: Row) -> Change | None:
         """Returns what must be in the store before the body may start.
@@ -79,10 +80,9 @@ class Holder:
         3. Otherwise the claim is enough.
         """
         if task.execution_mode is ExecutionMode.AT_MOST_ONCE:
-            return self._commit(task, row)
+            return _commit(task, row, self._now(), self._token())
         if task.parent_task is not None and task.lease_duration != task.parent_task.lease_duration:
-            until = self._now() + task.lease_micros
-            return lease.Change(row.key, row.token, lease.extend(row, until))
+            return lease.Change(row.key, row.token, lease.extend(row, self._now() + task.lease_micros))
         return None
 
     async def write_first(self, execution: Execution, change: Change) -> bool:
@@ -92,21 +92,20 @@ class Holder:
         applied: bool | None = None
         cancelled = False
 
-        def done(result: bool | None) -> None:
+        def done(_change: Change, result: bool | None) -> None:
             nonlocal applied
             applied = result
             written.set()
             if result and cancelled:
-                given_back = lease.give_back(row, change, self._token())
-                self._settlement.submit(Entry(given_back, NEVER, _ignore, announce=True))
+                self._give_back(row, change)
 
-        self._settlement.submit(Entry(change, row.claimable_at, done))
+        self._settlement.submit(Entry(row.key, lambda _now, _token: change, row.claimable_at, done))
         try:
             await written.wait()
         except BaseException:
             cancelled = True
             if applied:
-                done(applied)
+                self._give_back(row, change)
             raise
         if not applied:
             logger.warning("%s: not started, it was replaced, removed or taken over after the claim", execution.task)
@@ -116,6 +115,14 @@ class Holder:
         elif change.row is not None:
             execution.row = change.row
         return True
+
+    def _give_back(self, row: Row, written: Change) -> None:
+        """Undoes the start of an execution whose body never ran."""
+
+        def work_out(_now: int, token: str) -> Change:
+            return lease.give_back(row, written, token)
+
+        self._settlement.submit(Entry(row.key, work_out, NEVER, lambda _change, _applied: None, announce=True))
 
     async def extend(self, execution: Execution) -> None:
         """Extends the lease of an execution; see `Context.heartbeat`."""
@@ -140,20 +147,22 @@ class Holder:
         """Extends every lease that is held, without waiting for the result."""
         for execution in executions:
             if execution.task.execution_mode is ExecutionMode.AT_LEAST_ONCE:
-                self._submit_extension(execution, _ignore)
+                self._submit_extension(execution, lambda _applied: None)
 
     def _submit_extension(self, execution: Execution, done: Callable[[bool | None], None]) -> None:
-        extended = lease.extend(execution.row, self._now() + execution.task.lease_micros)
+        def work_out(now: int, _token: str) -> Change:
+            row = execution.row
+            return lease.Change(row.key, row.token, lease.extend(row, now + execution.task.lease_micros))
 
-        def note(applied: bool | None) -> None:
-            if applied:
-                execution.row = extended
+        def note(change: Change, applied: bool | None) -> None:
+            if applied and change.row is not None:
+                execution.row = change.row
             # Given up (None) is not lost: nobody may have claimed it since, and a commit will find that out.
             execution.lease_lost = applied is False
             done(applied)
 
-        change = lease.Change(extended.key, extended.token, extended)
-        self._settlement.submit(Entry(change, execution.row.claimable_at, note))
+        row = execution.row
+        self._settlement.submit(Entry(row.key, work_out, row.claimable_at, note))
 
     def settle(self, execution: Execution, outcome: Outcome) -> None:
         """Queues what the outcome means for the stored schedule.
@@ -169,13 +178,13 @@ class Holder:
             return
         match outcome:
             case Outcome.SUCCEEDED | Outcome.SKIPPED:
-                self._submit_commit(task, row)
+                self._submit(row, partial(_commit_or_set_aside, task, row))
             case Outcome.FAILED:
                 match task.failure_mode:
                     case FailureMode.COMMIT:
-                        self._submit_commit(task, row)
+                        self._submit(row, partial(_commit_or_set_aside, task, row))
                     case FailureMode.UNLOCK:
-                        self._submit(lease.release(row, self._now() + self._retry_after, self._token()), row)
+                        self._submit(row, lambda now, token: lease.release(row, now + self._retry_after, token))
                     case FailureMode.NONE:
                         pass
                     case _:
@@ -189,53 +198,54 @@ class Holder:
             case _:
                 assert_never(outcome)
 
-    def _submit_commit(self, task: Task, row: Row) -> None:
-        try:
-            change = self._commit(task, row)
-        except Exception as error:  # noqa: BLE001  # its own affair again; here the trigger can have raised
-            self.set_aside(row, error)
-            return
-        self._submit(change, row)
-
-    def _commit(self, task: Task, row: Row) -> Change:
-        assert task.trigger is not None
-        due = trigger.next_due(task.trigger, row.due_at, self._now(), fast_forward=task.fast_forward)
-        if due is None and task.execute_at is None:
-            logger.info("%s: its schedule has ended; this was the last occurrence", task)
-        return lease.commit(row, due, self._token())
-
     def set_aside(self, row: Row, error: Exception) -> None:
         """Keeps a row that cannot be executed out of the way for a minute, otherwise as it is, and says so."""
-        logger.error(
-            "%s: set aside for a minute, the stored row cannot be executed: %s",
-            in_one_line(display_name(row.key)),
-            error,
-        )
-        self._submit(lease.release(row, self._now() + _SET_ASIDE, self._token()), row)
+        self._submit(row, partial(_set_aside, row, error))
 
-    def _submit(self, change: Change, held: Row, *, announce: bool = False) -> None:
-        is_late = held.claimable_at <= self._now()
-        self._late += is_late
+    def _submit(self, held: Row, work_out: Callable[[int, str], Change], *, announce: bool = False) -> None:
+        done = self._done
+        if held.claimable_at <= self._now():
+            self._late += 1
+            done = self._late_done
+        self._settlement.submit(Entry(held.key, work_out, held.claimable_at, done, announce))
 
-        def done(applied: bool | None) -> None:
-            self._late -= is_late
-            if is_late:
-                self._wake_at(AT_ONCE)
-            if applied:
-                self._wake_for(change)
-                return
-            name = in_one_line(display_name(held.key))
-            if applied is None:
-                logger.warning("%s: the store could not be reached before the lease ended; it will run again", name)
-            else:
-                logger.warning("%s: a late result was refused, the lease had ended or the schedule changed", name)
+    def _late_done(self, change: Change, applied: bool | None) -> None:
+        self._late -= 1
+        self._wake_at(AT_ONCE)
+        self._done(change, applied)
 
-        self._settlement.submit(Entry(change, held.claimable_at, done, announce))
+    def _done(self, change: Change, applied: bool | None) -> None:
+        if applied:
+            self._wake_for(change)
+            return
+        name = in_one_line(display_name(change.key))
+        if applied is None:
+            logger.warning("%s: the store could not be reached before the lease ended; it will run again", name)
+        else:
+            logger.warning("%s: a late result was refused, the lease had ended or the schedule changed", name)
 
     def _wake_for(self, change: Change) -> None:
         if change.row is not None:
             self._wake_at(change.row.claimable_at)
 
 
-def _ignore(_applied: bool | None) -> None:
-    pass
+def _commit_or_set_aside(task: Task, row: Row, now: int, token: str) -> Change:
+    try:
+        return _commit(task, row, now, token)
+    except Exception as error:  # noqa: BLE001  # the row's own affair again; here the trigger can have raised
+        return _set_aside(row, error, now, token)
+
+
+def _commit(task: Task, row: Row, now: int, token: str) -> Change:
+    assert task.trigger is not None
+    due = trigger.next_due(task.trigger, row.due_at, now, fast_forward=task.fast_forward)
+    if due is None and not isinstance(task.trigger, trigger.OnceTrigger):
+        logger.info("%s: its schedule has ended; this was the last occurrence", task)
+    return lease.commit(row, due, token)
+
+
+def _set_aside(row: Row, error: Exception, now: int, token: str) -> Change:
+    logger.error(
+        "%s: set aside for a minute, the stored row cannot be executed: %s", in_one_line(display_name(row.key)), error
+    )
+    return lease.release(row, now + _SET_ASIDE, token)

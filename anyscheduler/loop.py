@@ -75,7 +75,7 @@ class Loop:
         self._requests = deque(ClaimRequest(column, task.lease_micros) for column, task in self._of_column.items())
         self._alarm = Alarm(now, plan.poll_interval.total_seconds())
         self._backoff = Backoff("claiming what is due", outage)
-        self._settlement = Settlement(repository, now, outage)
+        self._settlement = Settlement(repository, now=now, new_token=new_token, outage=outage)
         self._holder = Holder(
             self._settlement,
             retry_after=duration_micros(plan.poll_interval),
@@ -225,7 +225,7 @@ class Loop:
             return
         execution = Execution(task, row, self._holder.extend)
         self._running[execution] = None
-        bodies.start_soon(self._run, execution, first)
+        bodies.start_soon(self._run, execution, first, name=row.key)
 
     def _task_of(self, row: Row) -> Task:
         check_instant(row.due_at)
@@ -242,20 +242,14 @@ class Loop:
         try:
             if first is not None and not await self._holder.write_first(execution, first):
                 return
-            started = self._now()
+            is_told = logger.isEnabledFor(logging.INFO)
+            started = self._now() if is_told else 0
             outcome = await execute(execution, self._make_context(execution), self._plan.middlewares)
-            ended = self._now()
-            try:
-                # What was claimed together starts first; only then are results worked out. And a body that cancels its
-                # own asyncio task as the last thing it does would otherwise take the task group down with it.
-                await anyio.lowlevel.checkpoint()
-            except anyio.get_cancelled_exc_class():
-                if is_cancelled():
-                    raise
-            finally:
-                self._holder.settle(execution, outcome)
-                if logger.isEnabledFor(logging.INFO):
-                    _report(execution, outcome, started, ended)
+            self._holder.settle(execution, outcome)
+            if is_told:
+                _report(execution, outcome, started, self._now())
+            if anyio.get_current_task().has_pending_cancellation():
+                await _absorb_cancellation()
         finally:
             del self._running[execution]
             if self._is_full:
@@ -275,6 +269,15 @@ class Loop:
             return False
         self._holder.extend_all(self._running)
         return True
+
+
+async def _absorb_cancellation() -> None:
+    """Keeps a body that cancelled its own asyncio task as the last thing it did from taking the task group with it."""
+    try:
+        await anyio.lowlevel.checkpoint()
+    except anyio.get_cancelled_exc_class():
+        if is_cancelled():
+            raise
 
 
 def _report(execution: Execution, outcome: Outcome, started: int, ended: int) -> None:

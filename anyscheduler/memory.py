@@ -8,7 +8,7 @@ Nothing here awaits, so every operation is atomic. It lives as long as its conte
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from heapq import heapify, heappop, heappush, nsmallest
+from heapq import heapify, heappop, heappush, heapreplace, nsmallest
 from typing import TYPE_CHECKING, TypeAlias
 
 from anyscheduler import lease
@@ -47,9 +47,10 @@ class MemoryRepository:
         due = [request for request in requests if self._earliest(request.task, now + 1) <= now]
         while due and len(claimed) < limit:
             for request in due[: limit - len(claimed)]:
-                _, key, _ = heappop(self._queues[request.task])
-                row = lease.claim(self._rows[key], now + request.lease, token)
-                self._put(row)
+                queue = self._queues[request.task]
+                row = lease.claim(self._rows[queue[0][1]], now + request.lease, token)
+                self._rows[row.key] = row
+                heapreplace(queue, (row.claimable_at, row.key, token))
                 claimed.append(row)
             due = [request for request in due if self._earliest(request.task, now + 1) <= now]
         queues = [self._settle_queue(request.task) for request in requests]

@@ -2,7 +2,9 @@
 
 Knows: `Change`, repositories that may fail for a while. Must not know: why a change is made.
 
-No timer is involved and no latency added: an idle settler writes at once, a busy one collects meanwhile.
+No timer is involved and no latency added: an idle settler writes at once, a busy one collects meanwhile. What an
+outcome means is worked out as it is written: whatever can start is started first, and one reading of the clock and one
+token serve for a whole batch.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from anyscheduler.lease import Change
     from anyscheduler.repository import Repository
+    from anyscheduler.tokens import TokenSource
 
 logger = logging.getLogger(__name__)
 
@@ -32,25 +35,38 @@ class Entry(NamedTuple):
     """A change that waits to be written.
 
     Attributes:
-        change: The change.
+        key: What it changes.
+        work_out: Returns the change; called once, with the time in microseconds since the epoch and a new token. It
+            must not raise.
         worth_until: The end of the lease it settles, in microseconds since the epoch. A write that fails is repeated
             until then; afterwards somebody else may have the occurrence, and the change is given up.
-        done: Called once with whether the change applied; with None if it was given up.
+        done: Called once with the change and whether it applied; with None if it was given up.
         announce: Whether other processes should learn of it at once.
     """
 
-    change: Change
+    key: str
+    work_out: Callable[[int, str], Change]
     worth_until: int
-    done: Callable[[bool | None], None]
+    done: Callable[[Change, bool | None], None]
     announce: bool = False
+
+
+class _Write(NamedTuple):
+    """An entry whose turn has come, and its change."""
+
+    entry: Entry
+    change: Change
 
 
 class Settlement:
     """The queue of changes and the one task that writes them."""
 
-    def __init__(self, repository: Repository, now: Callable[[], int], outage: Outage) -> None:
+    def __init__(
+        self, repository: Repository, *, now: Callable[[], int], new_token: TokenSource, outage: Outage
+    ) -> None:
         self._repository = repository
         self._now = now
+        self._token = new_token
         self._queue: deque[Entry] = deque()
         self._filled = anyio.Event()
         self._closed = False
@@ -90,24 +106,27 @@ class Settlement:
         self._filled.set()
         self._scope.deadline = anyio.current_time() + patience
 
-    def _next_batch(self) -> dict[str, Entry]:
-        batch: dict[str, Entry] = {}
+    def _next_batch(self) -> dict[str, _Write]:
+        batch: dict[str, _Write] = {}
         later: list[Entry] = []
         queue = self._queue
+        now, token = self._now(), self._token()
         while queue and len(batch) < _BATCH:
             entry = queue.popleft()
             # No store has to say in which order two changes of one key in one statement apply.
-            if batch.setdefault(entry.change.key, entry) is not entry:
+            if entry.key in batch:
                 later.append(entry)
+            else:
+                batch[entry.key] = _Write(entry, entry.work_out(now, token))
         queue.extendleft(reversed(later))
         return batch
 
-    async def _write(self, batch: dict[str, Entry]) -> None:
+    async def _write(self, batch: dict[str, _Write]) -> None:
         repeated = False
         while batch:
             try:
-                changes = [entry.change for entry in batch.values()]
-                announce = any(entry.announce for entry in batch.values())
+                changes = [change for _, change in batch.values()]
+                announce = any(entry.announce for entry, _ in batch.values())
                 applied = await self._repository.write(changes, announce=announce)
                 if repeated:
                     applied = await self._recognise(batch, applied)
@@ -119,11 +138,11 @@ class Settlement:
                     self._backoff.given_up()
             else:
                 self._backoff.succeeded()
-                for entry, result in zip(batch.values(), applied, strict=True):
-                    entry.done(result)
+                for (entry, change), result in zip(batch.values(), applied, strict=True):
+                    entry.done(change, result)
                 return
 
-    async def _recognise(self, batch: dict[str, Entry], applied: list[bool]) -> list[bool]:
+    async def _recognise(self, batch: dict[str, _Write], applied: list[bool]) -> list[bool]:
         """Corrects a False that only means that an earlier try went through and its reply was lost."""
         doubtful = [key for (key, result) in zip(batch, applied, strict=True) if not result]
         if not doubtful:
@@ -134,15 +153,15 @@ class Settlement:
             return stored.get(key) == change.row
 
         return [
-            result or is_ours(key, entry.change) for (key, entry), result in zip(batch.items(), applied, strict=True)
+            result or is_ours(key, write.change) for (key, write), result in zip(batch.items(), applied, strict=True)
         ]
 
-    def _still_worth_it(self, batch: dict[str, Entry]) -> dict[str, Entry]:
+    def _still_worth_it(self, batch: dict[str, _Write]) -> dict[str, _Write]:
         now = self._now()
-        kept: dict[str, Entry] = {}
-        for key, entry in batch.items():
-            if entry.worth_until > now:
-                kept[key] = entry
+        kept: dict[str, _Write] = {}
+        for key, write in batch.items():
+            if write.entry.worth_until > now:
+                kept[key] = write
             else:
-                entry.done(None)
+                write.entry.done(write.change, None)
         return kept

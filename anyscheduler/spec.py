@@ -108,16 +108,14 @@ def _load_guarantee(option: str, value: object) -> object:
 
 
 def _load_trigger(spec: Mapping[str, Any], key: str) -> Trigger:
-    match spec:
-        case {"schedule": str(expression)}:
-            return trigger.cron(expression, spec.get("timezone"), key)
-        case {"interval": microseconds}:
-            return trigger.interval(_load_duration(microseconds))
-        case {"execute_at": int(at)}:
-            check_instant(at)
-            return OnceTrigger(at)
-        case _:
-            raise ValueError("the spec holds no schedule, interval or execute_at that can be read")
+    if "schedule" in spec:
+        return trigger.cron(spec["schedule"], spec.get("timezone"), key)
+    if "interval" in spec:
+        return trigger.interval(_load_duration(spec["interval"]))
+    if "execute_at" in spec:
+        check_instant(spec["execute_at"])
+        return OnceTrigger(spec["execute_at"])
+    raise ValueError("the spec holds no schedule, interval or execute_at")
 
 
 def _load_duration(value: object) -> timedelta:
