@@ -23,7 +23,7 @@ from anyscheduler.postgres.listener import PostgresListener
 from anyscheduler.repository import Claimed, ClaimRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from anyscheduler.postgres.schema import Table
 
@@ -88,15 +88,16 @@ class PostgresDatabase:
         gone = [change for change in ordered if change.row is None]
         if gone:
             parts.append("gone")
-            given["gone_key"] = [change.key for change in gone]
-            given["gone_expected"] = [change.expected for change in gone]
+            given["gone_key"] = _array(change.key for change in gone)
+            given["gone_expected"] = _array(str(change.expected) for change in gone)
         for part, is_new in (("changed", False), ("new", True)):
             some = [change for change in ordered if change.row is not None and (change.expected is None) is is_new]
             if some:
                 parts.append(part)
-                given[f"{part}_expected"] = [change.expected for change in some]
+                given[f"{part}_expected"] = _array(str(change.expected) for change in some)
                 columns = zip(*(change.row for change in some if change.row is not None), strict=True)
-                given |= {f"{part}_{name}": list(column) for name, column in zip(Row._fields, columns, strict=True)}
+                for name, column in zip(Row._fields, columns, strict=True):
+                    given[f"{part}_{name}"] = _array(map(str, column))
         if not parts:
             return []
         statement = _write_statement(self._table.quoted, parts, announce=announce)
@@ -215,6 +216,11 @@ def configure(connection: psycopg.Connection[Any]) -> None:
         connection.execute("SET plan_cache_mode = force_custom_plan", prepare=False)
     else:
         connection.prepare_threshold = None
+
+
+def _array(values: Iterable[str]) -> str:
+    """Returns an array in PostgreSQL's own notation; what psycopg makes of a list takes ten times as long."""
+    return '{"' + '","'.join(value.replace("\\", "\\\\").replace('"', '\\"') for value in values) + '"}'
 
 
 def _cut(connection: psycopg.Connection[Any]) -> None:
