@@ -36,6 +36,15 @@ _CANCEL_SECONDS: Final = 1.0
 _NOT_PREPARED: Final = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement, errors.ProtocolViolation)
 """What a server answers that does not know a prepared statement, or knows another one by that name."""
 
+_ONE_PLAN: Final = (
+    "plan_cache_mode = force_generic_plan",
+    "enable_seqscan = off",
+    "enable_bitmapscan = off",
+    "enable_hashjoin = off",
+    "enable_mergejoin = off",
+    "jit = off",
+)
+
 _NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 
@@ -164,11 +173,9 @@ class PostgresDatabase:
         self._pool.close(timeout=1)
 
     def _execute(self, statement: str, given: Mapping[str, object]) -> list[Any]:
-        # A statement without parameters, if it were prepared, would keep the plan of its first day.
-        prepare = None if given else False
         with self._connection() as connection:
             try:
-                return connection.execute(statement.encode(), given, prepare=prepare).fetchall()
+                return connection.execute(statement.encode(), given).fetchall()
             except _NOT_PREPARED:
                 # Something in between has handed this session to another server process. Nothing was carried out.
                 connection.prepare_threshold = None
@@ -208,12 +215,14 @@ def configure(connection: psycopg.Connection[Any]) -> None:
     Prepared statements make a call a third faster. Behind a pooler each transaction may get another server process,
     where the same name can stand for a statement of another app; a pooler shows a process number of its own.
 
-    Plans are made anew for each call, because one that was made while the table was small reads all of it later on.
+    Each statement is planned once. So that a plan from when the table was small serves for millions of rows, and wrong
+    statistics can do no harm, there is only one way left to carry it out: by the index, or by where a row lies.
     """
     is_direct = "SELECT pg_backend_pid() = %(pid)s"
     if connection.execute(is_direct, {"pid": connection.info.backend_pid}, prepare=False).fetchone() == (True,):
         connection.prepare_threshold = 0
-        connection.execute("SET plan_cache_mode = force_custom_plan", prepare=False)
+        for setting in _ONE_PLAN:
+            connection.execute(f"SET {setting}".encode(), prepare=False)
     else:
         connection.prepare_threshold = None
 
