@@ -30,7 +30,7 @@ from anyscheduler.spec import load_spec
 from anyscheduler.timekeeper import Timekeeper, steady
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from anyio.abc import TaskGroup, TaskStatus
 
@@ -44,6 +44,12 @@ logger = logging.getLogger(__name__)
 
 _JUMP_GRACE: Final = 5_000_000
 """For how many microseconds at most nothing is claimed after the clock was set ahead."""
+
+_LATE: Final = 1.0
+"""How many seconds late the engine may wake up without saying so."""
+
+_AT_A_TIME: Final = 16
+"""How many bodies are handed to the event loop before it is their turn."""
 
 _OVERTAKEN: Final = (3_000, 7_000)
 """After how many microseconds, from the one to the other, due rows that another process was taking are looked for."""
@@ -164,13 +170,7 @@ class Loop:
                     continue
             except Exception as error:  # noqa: BLE001  # a store that fails is waited for, whatever it raises
                 self._alarm.set_for(self._now() + int(self._backoff.failed(error) * 1e6))
-            late = await self._alarm.sleep()
-            if late > 1:
-                logger.warning(
-                    "woke up %.1f s late: the process was suspended, or a body blocked the event loop "
-                    "(a body that does not await should be a plain function; it then runs in a thread)",
-                    late,
-                )
+            _report_late(await self._alarm.sleep())
 
     async def _poll(self, bodies: TaskGroup) -> bool:
         """Claims and starts what is due. Returns whether more may be claimed at once."""
@@ -189,12 +189,8 @@ class Loop:
         self._backoff.succeeded()
         if now is None:
             self._now.learn(claimed.now, asked)
-        if self._stopping or is_cancelled():
-            for row in claimed.rows:
-                self._holder.release(row)
+        if not await self._start_all(claimed.rows, bodies):
             return False
-        for row in claimed.rows:
-            self._start(row, bodies)
         if len(claimed.rows) == limit:
             self._serve_next_first(claimed.rows[-1].task)
             self._is_full = len(self._running) >= self._plan.concurrency_limit
@@ -215,6 +211,22 @@ class Loop:
         """Lets the next claim begin with the task behind the one that the limit stopped at."""
         names = [request.task for request in self._requests]
         self._requests.rotate(-(names.index(served) + 1))
+
+    async def _start_all(self, rows: Sequence[Row], bodies: TaskGroup) -> bool:
+        """Starts what was claimed, in order; releases what is left, and returns False, once the run is to end."""
+        # A few at a time: the first bodies begin before the last rows are read. Outcomes are written when all have.
+        with self._settlement.held_back():
+            for begin in range(0, len(rows), _AT_A_TIME):
+                if self._stopping or is_cancelled():
+                    for row in rows[begin:]:
+                        self._holder.release(row)
+                    return False
+                for row in rows[begin : begin + _AT_A_TIME]:
+                    self._start(row, bodies)
+                handed_over = anyio.current_time()
+                await anyio.lowlevel.cancel_shielded_checkpoint()
+                _report_late(anyio.current_time() - handed_over)
+        return not (self._stopping or is_cancelled())
 
     def _start(self, row: Row, bodies: TaskGroup) -> None:
         try:
@@ -269,6 +281,15 @@ class Loop:
             return False
         self._holder.extend_all(self._running)
         return True
+
+
+def _report_late(seconds: float) -> None:
+    if seconds > _LATE:
+        logger.warning(
+            "woke up %.1f s late: the process was suspended, or a body blocked the event loop "
+            "(a body that does not await should be a plain function; it then runs in a thread)",
+            seconds,
+        )
 
 
 async def _absorb_cancellation() -> None:

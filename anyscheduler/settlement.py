@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
@@ -19,7 +20,7 @@ import anyio
 from anyscheduler.backoff import Backoff, Outage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from anyscheduler.lease import Change
     from anyscheduler.repository import Repository
@@ -70,6 +71,7 @@ class Settlement:
         self._queue: deque[Entry] = deque()
         self._filled = anyio.Event()
         self._closed = False
+        self._held_back = False
         self._writing = False
         self.finished = anyio.Event()
         """Set when `run` has returned."""
@@ -84,14 +86,26 @@ class Settlement:
     def submit(self, entry: Entry) -> None:
         """Queues a change. Changes to one key are written in the order in which they came."""
         self._queue.append(entry)
-        self._filled.set()
+        if not self._held_back:
+            self._filled.set()
+
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """Begins no write meanwhile; what is queued waits for the end."""
+        self._held_back = True
+        try:
+            yield
+        finally:
+            self._held_back = False
+            if self._queue:
+                self._filled.set()
 
     async def run(self) -> None:
         """Writes what is queued until `close` is called and nothing is left; cancelling it has no effect."""
         with self._scope:
             while True:
                 await self._filled.wait()
-                while self._queue:
+                while self._queue and not self._held_back:
                     self._writing = True
                     await self._write(self._next_batch())
                     self._writing = False
