@@ -6,6 +6,8 @@ Knows: one plan, an open repository, fixtures that are up. Must not know: decora
 from __future__ import annotations
 
 import logging
+import random
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -31,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 _MOST_PAGE = 10_000
 _MOST_ANNOUNCED = 30
+
+_RESTORE_SECONDS = 60.0
+"""For how long at most static tasks are missing that were in the store before."""
 
 
 class AppContext:
@@ -84,6 +89,7 @@ class AppContext:
             outage=self._outage,
             new_token=self._new_token,
             make_context=self._make_context,
+            look_after=self._restore_static,
         )
         try:
             with self._run_scope:
@@ -261,6 +267,15 @@ class AppContext:
                 backoff.succeeded()
                 self._announce(tasks, due)
                 return
+
+    async def _restore_static(self, loop: Loop) -> None:
+        """Puts static tasks back whose rows have vanished: a store was emptied, or came back without its data."""
+        static = [task for task in self._plan.enabled().values() if task.is_static]
+        while True:
+            await anyio.sleep(_RESTORE_SECONDS * random.uniform(0.75, 1.0))  # noqa: S311  # not a secret
+            with suppress(RepositoryError):  # whoever claims says so
+                for at in await self._registry.restore_static(static):
+                    loop.wake_at(at)
 
     def _announce(self, tasks: dict[str, Task], due: dict[str, int]) -> None:
         logger.info("running %s on %s", options.counted(len(tasks), "task"), self._repository.description)

@@ -12,18 +12,30 @@ import time
 logger = logging.getLogger(__name__)
 
 
+_REMINDER = 300.0
+"""After how many seconds an outage that lasts is mentioned again."""
+
+
 class Outage:
-    """Says once that the store is gone, and once that it is back, whoever finds out first."""
+    """Says that the store is gone, each five minutes that it still is, and that it is back; whoever finds out first."""
 
     def __init__(self) -> None:
         self._failing: set[str] = set()
         self._since: float | None = None
+        self._said = 0.0
 
     def noticed(self, activity: str, error: Exception) -> None:
         """Notes that an activity failed."""
+        now = time.monotonic()
         if self._since is None:
             logger.warning("the store failed while %s, will retry until it is back: %s", activity, error)
-            self._since = time.monotonic()
+            self._since = self._said = now
+        elif now - self._said >= _REMINDER:
+            # With the cause of today, which need not be the one of the beginning.
+            logger.warning(
+                "the store has failed for %.0f s now, the last time while %s: %s", now - self._since, activity, error
+            )
+            self._said = now
         self._failing.add(activity)
 
     def given_up(self, activity: str) -> None:
@@ -52,8 +64,7 @@ class Backoff:
 
     def failed(self, error: Exception) -> float:
         """Notes a failure, and returns how many seconds to wait before the next attempt."""
-        if not self._delay:
-            self._outage.noticed(self._activity, error)
+        self._outage.noticed(self._activity, error)
         self._delay = min(_MOST, self._delay * 2 or _FIRST)
         # Full jitter would sometimes not wait at all; half of it spreads processes well enough.
         # Source: "Exponential Backoff And Jitter", AWS Architecture Blog (equal jitter).

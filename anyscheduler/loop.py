@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.lowlevel
@@ -30,7 +30,7 @@ from anyscheduler.spec import load_spec
 from anyscheduler.timekeeper import Timekeeper, steady
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from anyio.abc import TaskGroup, TaskStatus
 
@@ -71,12 +71,14 @@ class Loop:
         outage: Outage,
         new_token: TokenSource,
         make_context: Callable[[Execution], Context],
+        look_after: Callable[[Loop], Coroutine[Any, Any, None]],
     ) -> None:
         self._plan = plan
         self._repository = repository
         self._now = now
         self._token = new_token
         self._make_context = make_context
+        self._look_after = look_after
         self._of_column = {column: task for task in tasks.values() for column in task.columns()}
         self._requests = deque(ClaimRequest(column, task.lease_micros) for column, task in self._of_column.items())
         self._alarm = Alarm(now, plan.poll_interval.total_seconds())
@@ -133,8 +135,9 @@ class Loop:
     async def _listen(self) -> None:
         try:
             with self._listening:
-                await self._repository.listen(self._alarm.set_for)
-                await anyio.sleep_forever()
+                async with anyio.create_task_group() as meanwhile:
+                    meanwhile.start_soon(self._repository.listen, self._alarm.set_for)
+                    meanwhile.start_soon(self._look_after, self)
         finally:
             # However this run ends: from now on a claim that the store does not answer is not waited for much longer.
             self._claiming.deadline = anyio.current_time() + _HARD_STOP_PATIENCE

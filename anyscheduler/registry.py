@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from anyscheduler import lease, options, trigger
@@ -18,7 +19,7 @@ from anyscheduler.spec import dump_spec, load_spec, placeholder
 from anyscheduler.task import Task, fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from datetime import datetime
 
     from anyscheduler.repository import Repository
@@ -162,15 +163,24 @@ class Registry:
             }
         return due
 
+    async def restore_static(self, tasks: Sequence[Task]) -> list[int]:
+        """Registers static tasks anew that are in the store no more, says so, and returns when they are due."""
+        stored = await self._repository.read([task.key for task in tasks])
+        now = self._now()
+        # Those whose schedule has ended are not stored any more.
+        gone = [task for task in tasks if task.key not in stored and _is_due_again(task, now)]
+        due = await self.sync_static(gone) if gone else {}
+        if due:
+            logger.warning("tasks of the app were missing in the store, and are registered anew: %s", _named(due))
+        return list(due.values())
+
     async def report_unknown(self, known: Iterable[str]) -> None:
         """Logs one warning with the tasks that are in the store and not in the code; they are left untouched."""
         unknown = sorted(set(await self._repository.tasks()) - set(known))
         if unknown:
-            more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
             logger.warning(
-                "the store has schedules of tasks that this app does not define; they are left untouched: %s%s",
-                ", ".join(map(in_one_line, unknown[:_MOST_NAMED])),
-                more,
+                "the store has schedules of tasks that this app does not define; they are left untouched: %s",
+                _named(unknown),
             )
 
     def _refuse_locked(self, task: Task, stored: Row) -> None:
@@ -243,3 +253,14 @@ class Registry:
             locked_by=None if until is None else row.token,
             error=error,
         )
+
+
+def _is_due_again(task: Task, now: int) -> bool:
+    assert task.trigger is not None
+    return trigger.first_due(task.trigger, now) is not None
+
+
+def _named(names: Collection[str]) -> str:
+    """Returns names for a log line, in one line and not too many."""
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(map(in_one_line, islice(names, _MOST_NAMED))) + more

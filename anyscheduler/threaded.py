@@ -35,11 +35,11 @@ logger = logging.getLogger(__name__)
 EARLIEST: Final = -(2**63)
 """What a listener that may have missed something announces."""
 
-_GRACE_SECONDS: Final = 1.0
+_GRACE_SECONDS: Final = 0.5
 """For how long a call that was cancelled may still end by itself, before its connection is cut."""
 
 _LISTEN_AGAIN_SECONDS: Final = 1.0
-_CLOSE_SECONDS: Final = 2.0
+_CLOSE_SECONDS: Final = 1.0
 
 
 class Listener(Protocol):

@@ -82,7 +82,7 @@ class _SaidOnce(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         args = record.args if isinstance(record.args, tuple) else ()
-        return not any(arg == _POOL_NAME or isinstance(arg, _Connection) for arg in args)
+        return not any(isinstance(arg, _Connection) or str(arg).startswith(_POOL_NAME) for arg in args)
 
 
 logging.getLogger("psycopg.pool").addFilter(_SaidOnce())

@@ -31,7 +31,9 @@ Pool: TypeAlias = "ConnectionPool[psycopg.Connection[Any]]"
 
 _COLUMNS: Final = ", ".join(Row._fields)
 
-_CANCEL_SECONDS: Final = 1.0
+_CANCEL_SECONDS: Final = 0.5
+
+_CLOSE_SECONDS: Final = 0.5
 
 _NOT_PREPARED: Final = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement, errors.ProtocolViolation)
 """What a server answers that does not know a prepared statement, or knows another one by that name."""
@@ -170,7 +172,7 @@ class PostgresDatabase:
             _cut(connection)
 
     def close(self) -> None:
-        self._pool.close(timeout=1)
+        self._pool.close(timeout=_CLOSE_SECONDS)
 
     def _execute(self, statement: str, given: Mapping[str, object]) -> list[Any]:
         with self._connection() as connection:

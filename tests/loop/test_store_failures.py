@@ -9,6 +9,7 @@ import pytest
 
 from anyscheduler import Context, RepositoryError
 from anyscheduler.lease import Change
+from anyscheduler.memory import MemoryRepository
 from tests.loop.scene import (
     START,
     Stopwatch,
@@ -210,3 +211,56 @@ async def test_replies_that_take_half_a_minute_double_and_lose_nothing() -> None
 
     assert due == [10 * (1 + number) for number in range(len(due))]
     assert len(due) >= 8
+
+
+# --- a store that came back without its data --------------------------------------------------------------------------
+
+
+@virtual
+async def test_static_tasks_whose_rows_have_vanished_are_back_within_a_minute_and_that_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository))
+    now = Stopwatch()
+    starts: list[tuple[str, float]] = []
+
+    async def body(context: Context) -> None:
+        starts.append((context.task.name, now()))
+
+    for name in ("one", "other"):
+        app.task(name=name, interval=timedelta(seconds=10))(body)
+    dynamic = app.dynamic_task(name="dynamic")(body)
+
+    async with running(app) as app_context:
+        await app_context.schedule_task(dynamic, "it", interval=timedelta(seconds=10))
+        await anyio.sleep(15)
+        repository.inner = MemoryRepository()
+        await anyio.sleep(85)
+
+    back = [(name, second) for name, second in starts if second > 15]
+    first = back[0][1]
+    assert 55 <= first <= 75
+    assert sorted(back) == sorted(
+        (name, round(first + 10 * n, 3)) for name in ("one", "other") for n in range(len(back) // 2)
+    )
+    lines = [record.message for record in caplog.records if "missing in the store" in record.message]
+    assert lines == ["tasks of the app were missing in the store, and are registered anew: one, other"]
+
+
+@virtual
+async def test_a_static_task_whose_schedule_has_ended_is_not_registered_anew(caplog: pytest.LogCaptureFixture) -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository))
+    starts: list[float] = []
+    now = Stopwatch()
+
+    @app.task(schedule="0 0 1 1 * 30 2026")
+    async def once_in_2026(context: Context) -> None:
+        starts.append(now())
+
+    await run_for(app, 300)
+
+    assert starts == [30]
+    assert await repository.keys() == set()
+    assert "missing in the store" not in caplog.text

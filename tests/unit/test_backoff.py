@@ -70,3 +70,24 @@ def test_what_never_failed_is_not_worth_a_line(caplog: pytest.LogCaptureFixture)
     Backoff("claiming", Outage()).succeeded()
 
     assert told(caplog) == []
+
+
+def test_an_outage_that_lasts_is_mentioned_every_five_minutes_with_its_latest_cause(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr("anyscheduler.backoff.time.monotonic", lambda: now)
+    backoff = Backoff("claiming", Outage())
+
+    backoff.failed(LOST)
+    for _ in range(130):
+        now += 5
+        backoff.failed(OSError("the password is wrong"))
+    backoff.succeeded()
+
+    assert [record.message for record in caplog.records] == [
+        "the store failed while claiming, will retry until it is back: no route",
+        "the store has failed for 300 s now, the last time while claiming: the password is wrong",
+        "the store has failed for 600 s now, the last time while claiming: the password is wrong",
+        "the store is back after 650.0 s",
+    ]
