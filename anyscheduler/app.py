@@ -226,7 +226,10 @@ class Scheduler:
         """
         from anyscheduler import runner  # noqa: PLC0415  # only programs need what it imports
 
-        runner.configure_logging()
+        try:
+            runner.configure_logging()
+        except ConfigurationError as error:
+            raise SystemExit(f"anyscheduler: {error}") from None
         code = runner.run(self, backend=backend, use_uvloop=use_uvloop)
         if code:
             raise SystemExit(code)
@@ -300,6 +303,9 @@ class Scheduler:
 
 def _factory_for(store_options: Mapping[str, Any]) -> RepositoryFactory:
     options.refuse_slips(store_options, [*inspect.signature(sqlite_repository).parameters, "postgres_url", "redis_url"])
+    given = [name for name in ("sqlite_database", "postgres_url", "redis_url") if name in store_options]
+    if len(given) > 1:
+        raise ConfigurationError(f"{' and '.join(given)} are two stores; give one")
     if "postgres_url" in store_options:
         from anyscheduler.postgres import postgres_repository  # noqa: PLC0415  # its driver is an extra
 

@@ -72,12 +72,17 @@ def run(
 
 def _load(target: str, *, verbose: bool) -> Scheduler:
     module_name, colon, name = target.partition(":")
+    if module_name.endswith(".py"):
+        guess = f"{module_name.removesuffix('.py').replace('/', '.').strip('.')}:{name or 'app'}"
+        _fail(f"{target!r} is not of the form module:app; did you mean {guess}?")
     if not colon or not module_name or not name or not all(part.isidentifier() for part in module_name.split(".")):
         _fail(f"{target!r} is not of the form module:app, such as hello:app or package.module:app")
     # As `python -m` does: what is in the current directory can be imported.
     sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
+    except ConfigurationError as error:
+        _fail(f"module {module_name!r}: {error}")
     except BaseException as error:  # noqa: BLE001  # whatever the module does, the cause belongs in one line
         if verbose:
             traceback.print_exc()

@@ -13,6 +13,7 @@ import sys
 import threading
 import warnings
 from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio
@@ -70,13 +71,12 @@ def run(app: Scheduler, *, backend: Literal["asyncio", "trio"], use_uvloop: bool
     backend_options: dict[str, Any] = {"use_uvloop": True} if use_uvloop else {}
     with _Signals.received() as signals:
         try:
+            _check_installed("uvloop" if use_uvloop else backend)
             code = anyio.run(_serve, app, signals, backend=backend, backend_options=backend_options)
         except BaseException as raised:  # the last line of a program that failed says why
             error = _only(raised)
-            # An error of ours says all in one line, and so does an event loop that is not installed; whatever else was
-            # raised needs its traceback.
-            says_all = isinstance(error, AnySchedulerError) or isinstance(raised, ImportError)
-            in_one_line = says_all and not logger.isEnabledFor(logging.DEBUG)
+            # An error of ours says all in one line; whatever else was raised needs its traceback.
+            in_one_line = isinstance(error, AnySchedulerError) and not logger.isEnabledFor(logging.DEBUG)
             logger.critical("failed: %s: %s", type(error).__name__, error, exc_info=None if in_one_line else error)
             code = FAILURE
     if code != SUCCESS and any(not thread.daemon for thread in threading.enumerate()[1:]):
@@ -87,6 +87,11 @@ def run(app: Scheduler, *, backend: Literal["asyncio", "trio"], use_uvloop: bool
             sys.stdout.flush()
         os._exit(code)
     return code
+
+
+def _check_installed(event_loop: str) -> None:
+    if find_spec(event_loop) is None:
+        raise ConfigurationError(f'{event_loop} is not installed: pip install "anyscheduler[{event_loop}]"')
 
 
 async def _serve(app: Scheduler, signals: _Signals) -> int:

@@ -136,10 +136,20 @@ class ThreadedRepository:
             must not be able to starve the store.
         patience: How many seconds a call may take; after that it fails, and its connection is cut. Infinite for a store
             that cannot leave a call without an answer.
+        explain: Returns what an error of the driver says, for people.
     """
 
-    def __init__(self, database: Database, description: str, *, threads: int, patience: float = math.inf) -> None:
+    def __init__(
+        self,
+        database: Database,
+        description: str,
+        *,
+        threads: int,
+        patience: float = math.inf,
+        explain: Callable[[Exception], str] = str,
+    ) -> None:
         self.description = description
+        self._explain = explain
         self._database = database
         self._limiter = anyio.CapacityLimiter(threads)
         # For listening and for ending calls, which must not wait for other calls, nor keep them waiting.
@@ -213,7 +223,7 @@ class ThreadedRepository:
                     has_complained = True
                     logger.warning(
                         "cannot listen for what other processes schedule, will find it by polling until that works: %s",
-                        _told_by(error),
+                        self._told_by(error),
                     )
             finally:
                 is_new = not opened
@@ -249,8 +259,12 @@ class ThreadedRepository:
                 self._last_answer = time.monotonic()
                 return result
         except self._database.errors as error:
-            raise RepositoryError(f"{self.description}: {_told_by(error)}") from error
+            raise RepositoryError(f"{self.description}: {self._told_by(error)}") from error
         raise RepositoryError(f"{self.description}: no answer within {self._patience:g} s")
+
+    def _told_by(self, error: Exception) -> str:
+        # Some drivers spread their words over several lines.
+        return in_one_line(" ".join(self._explain(error).split())) or type(error).__name__
 
     async def _end(self, call: _Call, grace: float) -> None:
         """Waits for the end of a call that was cancelled; after `grace` seconds its connection is cut."""
@@ -262,11 +276,6 @@ class ThreadedRepository:
                 # In a thread, because it may have to ask the server for it.
                 await anyio.to_thread.run_sync(self._database.abort, thread, limiter=self._other_limiter)
                 await _ends_within(call, _GRACE_SECONDS)
-
-
-def _told_by(error: BaseException) -> str:
-    # Some drivers spread their words over several lines.
-    return in_one_line(" ".join(str(error).split())) or type(error).__name__
 
 
 async def _ends_within(call: _Call, seconds: float) -> bool:

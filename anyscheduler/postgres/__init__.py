@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import anyio
 import anyio.to_thread
@@ -27,10 +27,10 @@ try:
     from psycopg_pool import ConnectionPool
 except ImportError as error:
     raise ModuleNotFoundError(
-        f'PostgreSQL needs packages that are not here ({error}): pip install "anyscheduler[postgres]"'
-    ) from error
+        f'the PostgreSQL store needs psycopg and psycopg-pool ({error}): pip install "anyscheduler[postgres]"'
+    ) from None
 
-from anyscheduler.postgres.database import Pool, PostgresDatabase, configure
+from anyscheduler.postgres.database import Pool, PostgresDatabase, configure, explain
 from anyscheduler.postgres.schema import NAMES_ALLOWED, Names, Table, parse_name, prepare
 
 if TYPE_CHECKING:
@@ -137,24 +137,34 @@ def _check_url(url: object) -> tuple[str, str]:
     allowed = "postgresql://user:password@host:port/database, with what is special in the password percent-encoded"
     if not isinstance(url, str):
         options.refuse("postgres_url", type(url), allowed)
-    scheme = url.partition("://")[0]
+    if not url:
+        options.refuse("postgres_url", url, f"it is empty, give {allowed}")
+    scheme, separator, _ = url.partition("://")
+    # Only this much of it is shown: the rest may be, or hold, a password.
+    seen = f"{scheme[:20]}://..." if separator else "..."
+    if scheme.startswith(("postgresql+", "postgres+")):
+        options.refuse("postgres_url", seen, f"no driver is named in the scheme: {allowed}")
     if scheme not in {"postgres", "postgresql"} or "\0" in url:
-        options.refuse("postgres_url", f"{scheme[:20]}://..." if "://" in url else "...", allowed)
+        options.refuse("postgres_url", seen, allowed)
+    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()} | {"ssl"}
     try:
+        for parameter, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True):
+            if parameter not in known and parameter.isidentifier():
+                options.refuse("postgres_url", seen, f"libpq has no parameter {parameter!r}")
         # Its own message is not passed on: it can quote the part of the URL that holds the password.
         parts = conninfo_to_dict(url)
         ports = [int(port) for port in str(parts.get("port", "")).split(",") if port]
         user = urlsplit(url).username
     except (psycopg.Error, ValueError):
-        parts, ports, user = {}, [0], None
+        parts, ports, user = {}, [], None
     if not all(0 < port <= _LAST_PORT for port in ports):
-        options.refuse("postgres_url", f"{scheme}://...", allowed)
+        options.refuse("postgres_url", seen, f"a port is from 1 to {_LAST_PORT}")
     hosts = parts.get("host") or parts.get("hostaddr")
     if any("@" in str(part) for part in (hosts, parts.get("dbname"))):
         # The rest of a password that was not encoded.
-        options.refuse("postgres_url", f"{scheme}://...", allowed)
+        options.refuse("postgres_url", seen, allowed)
     if not hosts:
-        options.refuse("postgres_url", f"{scheme}://...", f"a URL that names a host: {allowed}")
+        options.refuse("postgres_url", seen, f"a URL with a host in it: {allowed}")
     where = f"{hosts}:{parts['port']}" if "port" in parts else str(hosts)
     name = parts.get("user", user)
     shown = f"postgresql://{f'{name}@' if name else ''}{where}/{parts.get('dbname', '')}"
@@ -195,7 +205,7 @@ async def _open(
     )
     database = PostgresDatabase(pool, connect, table)
     repository = ThreadedRepository(
-        database, f"PostgreSQL {shown}, table {names.quoted}", threads=size, patience=patience
+        database, f"PostgreSQL {shown}, table {names.quoted}", threads=size, patience=patience, explain=explain
     )
     pool.open()
     try:
@@ -218,7 +228,7 @@ async def _prepare_patiently(
         except ConfigurationError as error:
             raise ConfigurationError(f"postgres_url={shown!r} cannot be used: {error}") from None
         except psycopg.Error as error:
-            problem = options.in_one_line(" ".join(str(error).split()))
+            problem = options.in_one_line(" ".join(explain(error).split()))
             if _is_hopeless(error, conninfo):
                 raise ConfigurationError(f"postgres_url={shown!r} cannot be used: {problem}") from error
             await anyio.sleep(backoff.failed(psycopg.OperationalError(f"{shown}: {problem}")))

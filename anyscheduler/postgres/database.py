@@ -211,6 +211,16 @@ class PostgresDatabase:
             raise
 
 
+def explain(error: Exception) -> str:
+    """Returns what an error says, without the statement and the advice that libpq adds to it."""
+    if isinstance(error, errors.UndefinedTable):
+        return f"{error.diag.message_primary}; it is created when a process starts"
+    if isinstance(error, psycopg.Error) and error.diag.message_primary:
+        return error.diag.message_primary
+    lines = [line.strip() for line in str(error).splitlines()]
+    return "; ".join(line for line in lines if line and not line.startswith("Is the server running"))
+
+
 def configure(connection: psycopg.Connection[Any]) -> None:
     """Decides what a new connection may keep in its session.
 

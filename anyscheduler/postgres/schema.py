@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from psycopg import errors
+
 from anyscheduler.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -160,8 +162,15 @@ def _create(connection: psycopg.Connection[Any], names: Names) -> None:
         # CREATE does not wait for a transaction that is just creating the same, and then fails. The number is anybody's
         # choice, and the same for all tables: one may be called by its schema here and without it there.
         connection.execute(f"SELECT pg_advisory_xact_lock({_CREATING})".encode())
-        if _find(connection, names) is None:
+        if _find(connection, names) is not None:
+            return
+        try:
             connection.execute(definition(names).encode())
+        except (errors.InsufficientPrivilege, errors.InvalidSchemaName, errors.DuplicateTable) as error:
+            raise ConfigurationError(
+                f"user {connection.info.user!r} finds no table {names.quoted} and cannot create it: "
+                f"{error.diag.message_primary}"
+            ) from error
 
 
 def _check_table(connection: psycopg.Connection[Any], names: Names) -> None:
@@ -197,7 +206,12 @@ def _check_table(connection: psycopg.Connection[Any], names: Names) -> None:
     is_sound = all(is_table and is_bytewise and has_key for _, _, is_table, is_bytewise, has_key in found)
     types = {name: kind for name, kind, *_ in found if name in columns}
     if not is_sound or types != columns:
+        wrong = sorted(name for name, kind in columns.items() if types.get(name) != kind)
+        difference = (
+            f"columns that are missing or of another type: {', '.join(wrong)}"
+            if wrong
+            else ("it is no ordinary table, its text is not compared by bytes, or its key is not unique")
+        )
         raise ConfigurationError(
-            f"{names.quoted} is not a table as anyscheduler makes it; give another postgres_table_name, "
-            f"or create it anew with:\n{definition(names)}"
+            f"{names.quoted} is not a table as anyscheduler makes it ({difference}); give another postgres_table_name"
         )

@@ -17,18 +17,18 @@ import anyio
 import anyio.to_thread
 
 try:
-    import redis  # noqa: F401  # so that what is missing is said here
+    import redis
 except ModuleNotFoundError as error:
     if error.name != "redis":
         raise
     raise ModuleNotFoundError(
         'the Redis store needs redis-py: pip install "anyscheduler[redis]"', name="redis"
-    ) from error
+    ) from None
 
 from anyscheduler import options
 from anyscheduler.backoff import Backoff, Outage
 from anyscheduler.redis.address import Address, parse
-from anyscheduler.redis.connections import ERRORS
+from anyscheduler.redis.connections import ERRORS, explain
 from anyscheduler.redis.opening import open_database
 from anyscheduler.threaded import ThreadedRepository
 
@@ -96,10 +96,10 @@ async def _open(address: Address, namespace: str, patience: float, max_connectio
         try:
             database = await _open_in_thread(work)
         except ERRORS as error:
-            await anyio.sleep(backoff.failed(error))
+            await anyio.sleep(backoff.failed(redis.ConnectionError(f"{address.shown}: {explain(error)}")))
     backoff.succeeded()
     description = f"Redis {address.shown}, namespace {namespace!r}"
-    repository = ThreadedRepository(database, description, threads=max_connections, patience=patience)
+    repository = ThreadedRepository(database, description, threads=max_connections, patience=patience, explain=explain)
     try:
         yield repository
     finally:

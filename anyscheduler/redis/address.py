@@ -122,7 +122,7 @@ def _database(url: str, path: str) -> int:
     if not text:
         return 0
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        _refuse(url, "the database is a number, as in redis://host/0")
+        _refuse(url, "the database is a number, as in redis://host/0; percent-encode a / in the password")
     return int(text)
 
 

@@ -9,6 +9,7 @@ that may have been carried out: a repeated claim would lease rows that nobody kn
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import threading
 from contextlib import contextmanager, suppress
@@ -26,6 +27,10 @@ Argument: TypeAlias = str | bytes | int
 
 ERRORS: Final = (redis.RedisError, redis.exceptions.RedisClusterException, OSError, UnicodeEncodeError)
 """What calls raise: errors of redis-py, and of keys that are no UTF-8."""
+
+_IN_A_SCRIPT: Final = re.compile(
+    r"Error running script \(call to f_[0-9a-f]+\): |@user_script: ?[0-9]+: -?| script: [0-9a-f]+, on @user_script:.*"
+)
 
 
 class Command(NamedTuple):
@@ -119,6 +124,12 @@ def socket_of(connection: redis.Connection) -> socket.socket | None:
     """Returns the socket of a connection; redis-py has no public name for it."""
     found: socket.socket | None = connection._sock  # noqa: SLF001
     return found
+
+
+def explain(error: Exception) -> str:
+    """Returns what an error says, without where in a script it was met and without the innards of redis-py."""
+    text = _IN_A_SCRIPT.sub("", str(error))
+    return text.partition(" : <redis.")[0]
 
 
 def is_read_only(error: Exception) -> bool:

@@ -18,7 +18,7 @@ from redis.sentinel import Sentinel
 
 from anyscheduler.errors import ConfigurationError
 from anyscheduler.options import in_one_line
-from anyscheduler.redis.connections import Cluster, Command, Connections, InUse, Server, is_read_only
+from anyscheduler.redis.connections import Cluster, Command, Connections, InUse, Server, explain, is_read_only
 from anyscheduler.redis.database import RedisDatabase
 from anyscheduler.redis.keyspace import FORMAT, Keyspace
 
@@ -112,7 +112,12 @@ def _connect(address: Address, timeout: float, max_connections: int) -> tuple[Co
         raise ConfigurationError("it is a node of a Redis Cluster, and a Unix socket leads to none of the others")
     if issubclass(own.pop("connection_class"), redis.SSLConnection):
         own["ssl"] = True
-    cluster = RedisCluster(max_connections=max_connections, redis_connect_func=in_use.add, **own)
+    try:
+        cluster = RedisCluster(max_connections=max_connections, redis_connect_func=in_use.add, **own)
+    except redis.exceptions.RedisClusterException as error:
+        if "mode is not enabled" in str(error):  # INFO says that it is: redis-py takes a missing right for that
+            raise ConfigurationError("the user lacks a right (cluster|slots)") from error
+        raise
     return Cluster(cluster, in_use), information
 
 
@@ -140,14 +145,19 @@ def _check_format(connections: Connections, keyspace: Keyspace) -> None:
     _, found = connections.run([Command(name, ("SET", name, FORMAT, "NX")), Command(name, ("GET", name))])
     if found != FORMAT:
         raise ConfigurationError(
-            f"what is stored there has format {found!r}, and this version of anyscheduler knows {FORMAT!r} only: "
+            f"what is stored there has format {_shown(found)}, and this version of anyscheduler knows "
+            f"{_shown(FORMAT)} only: "
             "update it, or use another redis_namespace"
         )
 
 
+def _shown(number: bytes | None) -> str:
+    return in_one_line((number or b"").decode("utf-8", "replace"))
+
+
 def _why_for_good(error: Exception) -> str | None:
     """Returns why waiting would not help; None if it may."""
-    text = in_one_line(str(error))
+    text = in_one_line(explain(error))
     if isinstance(error, ConfigurationError):
         return text
     if isinstance(error, redis.AuthenticationError):

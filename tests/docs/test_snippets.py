@@ -180,6 +180,8 @@ def execute(block: Block, module: types.ModuleType) -> None:
 def execute_sql(block: Block) -> None:
     """Executes SQL where the apps of the page have their tables, and undoes what it did."""
     with psycopg.connect(os.environ["POSTGRES_URL"]) as connection:
+        if "CREATE TABLE" in block.text:  # the apps have created it already
+            connection.execute("DROP TABLE anyscheduler CASCADE")
         connection.execute(block.text.encode())
         connection.rollback()
 
