@@ -81,11 +81,11 @@ def _load(target: str, *, verbose: bool) -> Scheduler:
     sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
-    except ConfigurationError as error:
-        _fail(f"module {module_name!r}: {error}")
     except BaseException as error:  # noqa: BLE001  # whatever the module does, the cause belongs in one line
         if verbose:
             traceback.print_exc()
+        if isinstance(error, ConfigurationError):
+            _fail(f"module {module_name!r}: {error}")
         _fail(f"module {module_name!r} cannot be imported: {type(error).__name__}: {' '.join(str(error).split())}")
     try:
         app = getattr(module, name)

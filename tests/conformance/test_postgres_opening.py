@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -298,3 +299,18 @@ async def test_a_server_that_is_not_up_yet_is_waited_for_with_one_line(
     assert "retry until it is back" in lines[0]
     assert "is back" in lines[1]
     assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("given", "cause"),
+    [
+        ("", "it is empty"),
+        ("postgresql+psycopg://app:canary@host/db", "no driver is named in the scheme"),
+        ("postgresql://app:canary@host/db?nonsense=1", "libpq has no parameter 'nonsense'"),
+        ("postgresql://app:canary@host:70000/db", "a port is from 1 to 65535"),
+    ],
+)
+def test_a_url_that_is_refused_says_which_part_of_it_is_wrong(given: str, cause: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(cause)) as refusal:
+        postgres_repository(postgres_url=given)
+    assert "canary" not in str(refusal.value)

@@ -66,9 +66,11 @@ def run(directory: Path, *arguments: str, **environment: str) -> subprocess.Comp
         pytest.param(
             "program:app",
             "from anyscheduler import Scheduler\napp = Scheduler(poll_intervall=5)",
-            "poll_interval",
+            "module 'program': unknown option 'poll_intervall'",
             id="wrong option",
         ),
+        pytest.param("program.py:app", APP, "did you mean program:app?", id="a file with a module of its name"),
+        pytest.param("./package/program.py:app", APP, "did you mean package.program:app?", id="a path in a package"),
     ],
 )
 def test_a_target_that_is_no_scheduler_gives_one_line_with_the_cause_and_exit_code_2(
