@@ -23,7 +23,7 @@ from anyscheduler.threaded import ThreadedRepository
 try:
     import psycopg
     from psycopg import pq
-    from psycopg.conninfo import conninfo_to_dict
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
     from psycopg_pool import ConnectionPool
 except ImportError as error:
     raise ModuleNotFoundError(
@@ -69,6 +69,9 @@ _TRANSIENT: Final = (
     "the database system is",
     "too many",
     "connection slots",
+    # With target_session_attrs: a failover is not over.
+    "session is",
+    "server is",
 )
 """Words of a failed connection, for which libpq gives no code, that say that it may succeed later on."""
 
@@ -147,16 +150,18 @@ def _check_url(url: object) -> tuple[str, str]:
     if scheme not in {"postgres", "postgresql"} or "\0" in url:
         options.refuse("postgres_url", seen, allowed)
     known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()} | {"ssl"}
+    unknown: list[str] = []
     try:
-        for parameter, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True):
-            if parameter not in known and parameter.isidentifier():
-                options.refuse("postgres_url", seen, f"libpq has no parameter {parameter!r}")
+        query = parse_qsl(urlsplit(url).query, keep_blank_values=True)
+        unknown = [name for name, _ in query if name not in known and name.isidentifier()]
         # Its own message is not passed on: it can quote the part of the URL that holds the password.
         parts = conninfo_to_dict(url)
         ports = [int(port) for port in str(parts.get("port", "")).split(",") if port]
         user = urlsplit(url).username
     except (psycopg.Error, ValueError):
         parts, ports, user = {}, [], None
+    if unknown:
+        options.refuse("postgres_url", seen, f"libpq has no parameter {unknown[0]!r}")
     if not all(0 < port <= _LAST_PORT for port in ports):
         options.refuse("postgres_url", seen, f"a port is from 1 to {_LAST_PORT}")
     hosts = parts.get("host") or parts.get("hostaddr")
@@ -176,7 +181,6 @@ async def _open(
     conninfo: str, shown: str, names: Names, *, skip_create: bool, size: int, patience: float
 ) -> AsyncIterator[Repository]:
     own: dict[str, Any] = {
-        "client_encoding": "utf8",
         "connect_timeout": _CONNECT_SECONDS,
         "fallback_application_name": "anyscheduler",
         # A peer that has vanished without a word is noticed, by the connection that listens as well.
@@ -185,7 +189,9 @@ async def _open(
         "keepalives_count": 3,
     }
     given = conninfo_to_dict(conninfo)
-    connecting = {"autocommit": True} | {name: value for name, value in own.items() if name not in given}
+    connecting = {name: value for name, value in own.items() if name not in given}
+    # Not the user's to choose: keys and arguments may hold anything.
+    connecting |= {"autocommit": True, "client_encoding": "utf8"}
     connect = partial(psycopg.connect, conninfo, **connecting)
     table = await _prepare_patiently(connect, conninfo, shown, names, skip_create=skip_create)
     pool: Pool = ConnectionPool(
@@ -242,4 +248,11 @@ def _is_hopeless(error: psycopg.Error, conninfo: str) -> bool:
         return error.sqlstate.startswith(_HOPELESS)
     text = str(error)
     # A server that is starting says so in its own language; PQping knows it all the same.
-    return not any(words in text for words in _TRANSIENT) and pq.PGconn.ping(conninfo.encode()) != pq.Ping.REJECT
+    return not any(words in text for words in _TRANSIENT) and _ping(conninfo) != pq.Ping.REJECT
+
+
+def _ping(conninfo: str) -> pq.Ping:
+    limited = make_conninfo(
+        conninfo, connect_timeout=conninfo_to_dict(conninfo).get("connect_timeout", _CONNECT_SECONDS)
+    )
+    return pq.Ping(pq.PGconn.ping(limited.encode()))

@@ -66,7 +66,7 @@ def run(directory: Path, *arguments: str, **environment: str) -> subprocess.Comp
         pytest.param(
             "program:app",
             "from anyscheduler import Scheduler\napp = Scheduler(poll_intervall=5)",
-            "module 'program': unknown option 'poll_intervall'",
+            "module 'program': 'poll_intervall' is not an option; did you mean 'poll_interval'?",
             id="wrong option",
         ),
         pytest.param("program.py:app", APP, "did you mean program:app?", id="a file with a module of its name"),
