@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from anyscheduler.lease import Change, Row
     from anyscheduler.plan import Plan
-    from anyscheduler.repository import Repository
+    from anyscheduler.repository import Claimed, Repository
     from anyscheduler.task import Task
     from anyscheduler.tokens import TokenSource
 
@@ -53,6 +53,9 @@ _AT_A_TIME: Final = 16
 
 _OVERTAKEN: Final = (3_000, 7_000)
 """After how many microseconds, from the one to the other, due rows that another process was taking are looked for."""
+
+_MOST_OVERTAKEN: Final = 10
+"""How often that is doubled while they are still not to be had, to 3 to 7 seconds at most."""
 
 _HARD_STOP_PATIENCE: Final = 2.0
 """How many seconds a hard stop gives the store to take the releases."""
@@ -96,6 +99,7 @@ class Loop:
         self._claiming = anyio.CancelScope()
         self._running: dict[Execution, None] = {}
         self._is_full = False
+        self._overtaken = 0
         self._stopping = False
         self._clock_watch = ClockWatch(now)
 
@@ -182,11 +186,11 @@ class Loop:
         if self._is_full or self._holder.has_late_results:
             return False
         limit = min(free, self._plan.batch_size)
-        now, asked = self._now.to_claim_at, steady()
+        now, not_after, asked = self._now.to_claim_at, self._now.not_after, steady()
         # Shielded: a claim that was cut off would leave leases that nobody knows of.
         claimed = None
         with anyio.CancelScope(shield=True) as self._claiming:
-            claimed = await self._repository.claim(tuple(self._requests), limit, now, self._token())
+            claimed = await self._repository.claim(tuple(self._requests), limit, now, self._token(), not_after)
         if claimed is None:
             return False
         self._backoff.succeeded()
@@ -194,6 +198,8 @@ class Loop:
             self._now.learn(claimed.now, asked)
         if not await self._start_all(claimed.rows, bodies):
             return False
+        if claimed.rows:
+            self._overtaken = 0
         if len(claimed.rows) == limit:
             self._serve_next_first(claimed.rows[-1].task)
             self._is_full = len(self._running) >= self._plan.concurrency_limit
@@ -202,13 +208,21 @@ class Loop:
             # Another process was faster. Sleeping as long as that one now does would let it win every time.
             interval = self._plan.poll_interval.total_seconds()
             self._alarm.set_for(claimed.now + int(interval * random.uniform(0.5, 1.0) * 1e6))  # noqa: S311  # not a secret
-        if claimed.next_claimable is not None:
-            # A due row that was not given: another process is about to take it. Asking again before that one is done
-            # would only slow it down.
-            is_ahead = claimed.next_claimable > claimed.now
-            wait = random.randrange(*_OVERTAKEN)  # noqa: S311  # not a secret
-            self._alarm.set_for(claimed.next_claimable if is_ahead else claimed.now + wait)
+        self._wake_for_next(claimed)
         return False
+
+    def _wake_for_next(self, claimed: Claimed) -> None:
+        if claimed.next_claimable is None:
+            return
+        if claimed.next_claimable > claimed.now:
+            self._overtaken = 0
+            self._alarm.set_for(claimed.next_claimable)
+            return
+        # A due row that was not given: another process is about to take it, or somebody has locked it for longer.
+        # Asking again before they are done would only slow them down.
+        wait = random.randrange(*_OVERTAKEN) << self._overtaken  # noqa: S311  # not a secret
+        self._overtaken = min(self._overtaken + 1, _MOST_OVERTAKEN)
+        self._alarm.set_for(claimed.now + wait)
 
     def _serve_next_first(self, served: str) -> None:
         """Lets the next claim begin with the task behind the one that the limit stopped at."""

@@ -40,7 +40,14 @@ class MemoryRepository:
         """The queue of each task. A change pushes and never removes: an entry counts only
         while the row still says the same, and the rest is dropped as it surfaces."""
 
-    async def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str) -> Claimed:
+    async def claim(
+        self,
+        requests: Sequence[ClaimRequest],
+        limit: int,
+        now: int | None,
+        token: str,
+        not_after: int | None = None,  # noqa: ARG002  # it goes by the clock of this machine
+    ) -> Claimed:
         """See `Repository.claim`."""
         assert now is not None, "there is no clock of its own"
         claimed: list[Row] = []

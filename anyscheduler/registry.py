@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+import anyio
+
 from anyscheduler import lease, options, trigger
 from anyscheduler.clock import check_instant, clamp, from_micros
-from anyscheduler.errors import ConfigurationError, TaskLockedError
+from anyscheduler.errors import ConfigurationError, RepositoryError, TaskLockedError
 from anyscheduler.lease import Change, Row, State
 from anyscheduler.options import in_one_line
 from anyscheduler.spec import dump_spec, load_spec, placeholder
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MOST_NAMED = 20
+_ATTEMPTS = 13
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +87,11 @@ class Registry:
         Raises:
             TaskLockedError: Case 3.
             ConfigurationError: Its schedule has no occurrence left.
+            RepositoryError: The store failed, or others changed it or kept it locked for seconds.
         """
         spec = dump_spec(template, task)
-        while True:
+        for attempt in range(_ATTEMPTS):
+            await _pause(attempt)
             stored = (await self._repository.read([task.key])).get(task.key)
             if stored is not None and not force:
                 self._refuse_locked(task, stored)
@@ -96,13 +101,16 @@ class Registry:
             expected = None if stored is None else stored.token
             if all(await self._repository.write([Change(task.key, expected, row)], announce=True)):
                 return row
+        raise _contended(task.key)
 
     async def unregister(self, key: str) -> None:
         """Removes a schedule, executing or not; one that is not there is removed already."""
-        while True:
+        for attempt in range(_ATTEMPTS):
+            await _pause(attempt)
             stored = (await self._repository.read([key])).get(key)
             if stored is None or all(await self._repository.write([Change(key, stored.token, None)])):
                 return
+        raise _contended(key)
 
     async def state(self, owner: Task, key: str) -> TaskState | None:
         """Returns the stored state of a static task, or of an instance of a dynamic one; None if it is not stored."""
@@ -139,8 +147,11 @@ class Registry:
         4. Damaged: left as it is.
         """
         due: dict[str, int] = {}
+        if not tasks:
+            return due
         pending = {task.key: task for task in tasks}
-        while pending:
+        for attempt in range(_ATTEMPTS):
+            await _pause(attempt)
             stored = await self._repository.read(list(pending))
             changes: list[Change] = []
             now = self._now()  # Read once: tasks of one interval then fall due together, and one claim takes them all.
@@ -161,7 +172,9 @@ class Registry:
             pending = {
                 change.key: pending[change.key] for change, applies in zip(changes, applied, strict=True) if not applies
             }
-        return due
+            if not pending:
+                return due
+        raise _contended(*pending)
 
     async def restore_static(self, tasks: Sequence[Task]) -> list[int]:
         """Registers static tasks anew that are in the store no more, says so, and returns when they are due."""
@@ -253,6 +266,16 @@ class Registry:
             locked_by=None if until is None else row.token,
             error=error,
         )
+
+
+async def _pause(attempt: int) -> None:
+    """Waits before another attempt at a change that others were in the way of; thirteen take about five seconds."""
+    if attempt:
+        await anyio.sleep(min(1.0, 0.0025 * 2**attempt))
+
+
+def _contended(*keys: str) -> RepositoryError:
+    return RepositoryError(f"others have changed it all the time, or have locked it: {_named(keys)}")
 
 
 def _is_due_again(task: Task, now: int) -> bool:

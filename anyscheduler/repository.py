@@ -40,7 +40,7 @@ class Claimed(NamedTuple):
         rows: The rows as they are now stored, under their lease.
         next_claimable: The earliest `claimable_at` among the requested tasks after the claim, or None if they have no
             rows. It may lie in the past when due rows were left behind.
-        now: The instant at which it was taken: the one that was asked for, or what the store's own clock showed.
+        now: The instant that was asked for, or what the store's own clock shows, whatever `not_after` says.
     """
 
     rows: list[Row]
@@ -54,7 +54,9 @@ class Repository(Protocol):
     description: str
     """What it is and where, for people; it never holds a password."""
 
-    async def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str) -> Claimed:
+    async def claim(
+        self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str, not_after: int | None = None
+    ) -> Claimed:
         """Leases up to `limit` due rows of the requested tasks, in one round trip.
 
         A row is eligible when all of these hold:
@@ -63,7 +65,8 @@ class Repository(Protocol):
         2. its `claimable_at` is `now` or earlier;
         3. no other claim takes it: two claims at the same instant never return the same row.
 
-        With None for `now` the store's own clock decides; only a store whose `time()` is not None takes that.
+        With None for `now` the store's own clock decides; only a store whose `time()` is not None takes that. It is
+        then taken to be `not_after` at most, so that a clock that was set ahead does not end everybody's leases.
 
         A claimed row gets `claimable_at = now + request.lease` and `token`; nothing else in it changes.
 
@@ -73,12 +76,13 @@ class Repository(Protocol):
         """
         ...
 
-    async def write(self, changes: Sequence[Change], *, announce: bool = False) -> list[bool]:
+    async def write(self, changes: Sequence[Change], *, announce: bool = False) -> Sequence[bool | None]:
         """Applies each change whose `expected` token is still the stored one, in one round trip.
 
-        Returns one bool per change, in their order: False if it did not apply, because the row carries another token,
-        or is gone, or (`expected=None`) exists. One that does not apply holds up no other. No key occurs twice,
-        and no change gives a stored key another task.
+        Returns for each change, in their order: False if it did not apply, because the row carries another token, or is
+        gone, or (`expected=None`) exists; None if that cannot be told now, because somebody else has locked the row, or
+        the part of the store that it lies in is away. Neither holds up another change. No key occurs twice, and no
+        change gives a stored key another task.
 
         With `announce` those who `listen`, in any process, learn of the earliest `claimable_at` that was applied.
         """

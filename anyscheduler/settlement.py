@@ -20,7 +20,7 @@ import anyio
 from anyscheduler.backoff import Backoff, Outage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from anyscheduler.lease import Change
     from anyscheduler.repository import Repository
@@ -30,6 +30,10 @@ logger = logging.getLogger(__name__)
 
 _BATCH = 500
 """Changes per write. Measured on SQLite and PostgreSQL: larger batches gain little, and hold locks for longer."""
+
+_FIRST_AGAIN = 0.1
+_MOST_AGAIN = 2.0
+"""After how many seconds, doubling from the first, what could not be written beside the rest is tried again."""
 
 
 class Entry(NamedTuple):
@@ -69,7 +73,11 @@ class Settlement:
         self._now = now
         self._token = new_token
         self._queue: deque[Entry] = deque()
-        self._filled = anyio.Event()
+        self._doubtful: dict[str, _Write] = {}
+        """What was tried, and may or may not have been applied."""
+        self._again_after = 0.0
+        self._again_at = -math.inf
+        self._wake = anyio.Event()
         self._closed = False
         self._held_back = False
         self._writing = False
@@ -81,13 +89,13 @@ class Settlement:
     @property
     def is_idle(self) -> bool:
         """Whether everything that was queued is written."""
-        return not self._queue and not self._writing
+        return not (self._queue or self._doubtful or self._writing)
 
     def submit(self, entry: Entry) -> None:
         """Queues a change. Changes to one key are written in the order in which they came."""
         self._queue.append(entry)
         if not self._held_back:
-            self._filled.set()
+            self._wake.set()
 
     @contextmanager
     def held_back(self) -> Iterator[None]:
@@ -98,37 +106,41 @@ class Settlement:
         finally:
             self._held_back = False
             if self._queue:
-                self._filled.set()
+                self._wake.set()
 
     async def run(self) -> None:
         """Writes what is queued until `close` is called and nothing is left; cancelling it has no effect."""
         with self._scope:
-            while True:
-                await self._filled.wait()
-                while self._queue and not self._held_back:
-                    self._writing = True
-                    await self._write(self._next_batch())
-                    self._writing = False
-                if self._closed:
-                    break
-                self._filled = anyio.Event()
+            while not (self._closed and self.is_idle):
+                with anyio.CancelScope(deadline=self._again_at if self._doubtful else math.inf):
+                    await self._wake.wait()
+                self._wake = anyio.Event()
+                self._writing = True
+                await self._write(self._next_batch())
+                self._writing = False
+                # What waits for another try of its key waits for that one's time as well.
+                if any(entry.key not in self._doubtful for entry in self._queue):
+                    self._wake.set()
         self.finished.set()
 
     def close(self, patience: float = math.inf) -> None:
         """Lets `run` return once everything queued is written, or after `patience` seconds."""
         self._closed = True
-        self._filled.set()
+        self._wake.set()
         self._scope.deadline = anyio.current_time() + patience
 
     def _next_batch(self) -> dict[str, _Write]:
         batch: dict[str, _Write] = {}
+        if anyio.current_time() >= self._again_at:
+            self._doubtful = self._still_worth_it(self._doubtful)
+            batch.update(self._doubtful)
         later: list[Entry] = []
         queue = self._queue
         now, token = self._now(), self._token()
         while queue and len(batch) < _BATCH:
             entry = queue.popleft()
             # No store has to say in which order two changes of one key in one statement apply.
-            if entry.key in batch:
+            if entry.key in batch or entry.key in self._doubtful:
                 later.append(entry)
             else:
                 batch[entry.key] = _Write(entry, entry.work_out(now, token))
@@ -136,44 +148,49 @@ class Settlement:
         return batch
 
     async def _write(self, batch: dict[str, _Write]) -> None:
-        repeated = False
-        while batch:
-            try:
-                changes = [change for _, change in batch.values()]
-                announce = any(entry.announce for entry, _ in batch.values())
-                applied = await self._repository.write(changes, announce=announce)
-                if repeated:
-                    applied = await self._recognise(batch, applied)
-            except Exception as error:  # noqa: BLE001  # whatever a store raises, the outcomes must not be lost with it
-                repeated = True
-                await anyio.sleep(self._backoff.failed(error))
-                batch = self._still_worth_it(batch)
-                if not batch:
-                    self._backoff.given_up()
+        if not batch:
+            return
+        changes = [change for _, change in batch.values()]
+        announce = any(entry.announce for entry, _ in batch.values())
+        try:
+            applied = await self._repository.write(changes, announce=announce)
+            applied = await self._recognise(batch, applied)
+        except Exception as error:  # noqa: BLE001  # whatever a store raises, the outcomes must not be lost with it
+            self._doubtful |= batch
+            await anyio.sleep(self._backoff.failed(error))
+            self._doubtful = self._still_worth_it(self._doubtful)
+            self._again_at = -math.inf
+            if self._doubtful:
+                self._wake.set()
             else:
-                self._backoff.succeeded()
-                for (entry, change), result in zip(batch.values(), applied, strict=True):
-                    entry.done(change, result)
-                return
+                self._backoff.given_up()
+            return
+        self._backoff.succeeded()
+        for (key, write), result in zip(batch.items(), applied, strict=True):
+            if result is None:
+                self._doubtful[key] = write
+            else:
+                self._doubtful.pop(key, None)
+                write.entry.done(write.change, result)
+        # A row that somebody else has locked, or a node that is away, holds up nothing but itself.
+        self._again_after = min(_MOST_AGAIN, 2 * self._again_after or _FIRST_AGAIN) if self._doubtful else 0.0
+        self._again_at = anyio.current_time() + self._again_after
 
-    async def _recognise(self, batch: dict[str, _Write], applied: list[bool]) -> list[bool]:
+    async def _recognise(self, batch: dict[str, _Write], applied: Sequence[bool | None]) -> Sequence[bool | None]:
         """Corrects a False that only means that an earlier try went through and its reply was lost."""
-        doubtful = [key for (key, result) in zip(batch, applied, strict=True) if not result]
-        if not doubtful:
+        refused = {key for key, result in zip(batch, applied, strict=True) if result is False and key in self._doubtful}
+        if not refused:
             return applied
-        stored = await self._repository.read(doubtful)
-
-        def is_ours(key: str, change: Change) -> bool:
-            return stored.get(key) == change.row
-
+        stored = await self._repository.read(list(refused))
         return [
-            result or is_ours(key, write.change) for (key, write), result in zip(batch.items(), applied, strict=True)
+            stored.get(key) == batch[key].change.row if key in refused else result
+            for key, result in zip(batch, applied, strict=True)
         ]
 
-    def _still_worth_it(self, batch: dict[str, _Write]) -> dict[str, _Write]:
+    def _still_worth_it(self, writes: dict[str, _Write]) -> dict[str, _Write]:
         now = self._now()
         kept: dict[str, _Write] = {}
-        for key, write in batch.items():
+        for key, write in writes.items():
             if write.entry.worth_until > now:
                 kept[key] = write
             else:

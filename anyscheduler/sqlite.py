@@ -69,7 +69,14 @@ class _Database:
             self._connection.close()
             raise
 
-    def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str) -> Claimed:
+    def claim(
+        self,
+        requests: Sequence[ClaimRequest],
+        limit: int,
+        now: int | None,
+        token: str,
+        not_after: int | None = None,  # noqa: ARG002  # it goes by the clock of this machine
+    ) -> Claimed:
         assert now is not None, "there is no clock of its own"
         tasks = json.dumps([task for task, _ in requests])
         # Outside the transaction first: a poll that finds nothing due leaves the write lock to others.

@@ -66,11 +66,13 @@ class Database(Protocol):
         """What its driver raises."""
         ...
 
-    def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str) -> Claimed:
+    def claim(
+        self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str, not_after: int | None = None
+    ) -> Claimed:
         """See `Repository.claim`."""
         ...
 
-    def write(self, changes: Sequence[Change], *, announce: bool = False) -> list[bool]:
+    def write(self, changes: Sequence[Change], *, announce: bool = False) -> Sequence[bool | None]:
         """See `Repository.write`."""
         ...
 
@@ -109,21 +111,33 @@ class _Call:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._dropped = False
-        self.thread: int | None = None
+        self._thread: int | None = None
         self.ended = threading.Event()
 
     def begin(self) -> bool:
         """Notes that the thread begins, and returns whether it may."""
         with self._lock:
             if not self._dropped:
-                self.thread = threading.get_ident()
+                self._thread = threading.get_ident()
             return not self._dropped
 
-    def drop(self) -> int | None:
-        """Keeps it from beginning; returns the thread if it has begun already."""
+    def end(self) -> None:
+        """Notes that the thread is done with it."""
+        with self._lock:
+            self.ended.set()
+
+    def drop(self) -> bool:
+        """Keeps it from beginning; returns whether it has begun already."""
         with self._lock:
             self._dropped = True
-            return self.thread
+            return self._thread is not None
+
+    def abort(self, database: Database) -> None:
+        """Makes it fail, if it still goes on."""
+        # The thread waits in `end` meanwhile, and so cannot be at its next call already.
+        with self._lock:
+            if self._thread is not None and not self.ended.is_set():
+                database.abort(self._thread)
 
 
 class ThreadedRepository:
@@ -152,18 +166,21 @@ class ThreadedRepository:
         self._explain = explain
         self._database = database
         self._limiter = anyio.CapacityLimiter(threads)
-        # For listening and for ending calls, which must not wait for other calls, nor keep them waiting.
-        self._other_limiter = anyio.CapacityLimiter(2)
+        # Listening and ending calls must not wait for other calls, nor keep them waiting.
+        self._listening_limiter = anyio.CapacityLimiter(1)
+        self._abort_limiter = anyio.CapacityLimiter(threads + 1)
         # A native asyncio cancellation returns the limiter's token while the thread goes on.
         self._permits = threading.BoundedSemaphore(threads)
         self._patience = patience
         self._last_answer = 0.0
 
-    async def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str) -> Claimed:
+    async def claim(
+        self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str, not_after: int | None = None
+    ) -> Claimed:
         """See `Repository.claim`."""
-        return await self._call(self._database.claim, requests, limit, now, token)
+        return await self._call(self._database.claim, requests, limit, now, token, not_after)
 
-    async def write(self, changes: Sequence[Change], *, announce: bool = False) -> list[bool]:
+    async def write(self, changes: Sequence[Change], *, announce: bool = False) -> Sequence[bool | None]:
         """See `Repository.write`."""
         return await self._call(partial(self._database.write, announce=announce), changes)
 
@@ -207,7 +224,7 @@ class ThreadedRepository:
 
         while True:
             try:
-                listener = await self._call(open_listener, limiter=self._other_limiter)
+                listener = await self._call(open_listener, limiter=self._listening_limiter)
                 if listener is None:
                     return
                 failed_at = math.inf
@@ -244,7 +261,7 @@ class ThreadedRepository:
                 with nullcontext() if cuts else self._permits:
                     return function(*args)
             finally:
-                call.ended.set()
+                call.end()
 
         try:
             with anyio.move_on_after(self._patience) as scope:
@@ -268,13 +285,12 @@ class ThreadedRepository:
 
     async def _end(self, call: _Call, grace: float) -> None:
         """Waits for the end of a call that was cancelled; after `grace` seconds its connection is cut."""
-        thread = call.drop()
-        if thread is None:
+        if not call.drop():
             return
         with anyio.CancelScope(shield=True):
             if not await _ends_within(call, grace) and self._patience < math.inf:
                 # In a thread, because it may have to ask the server for it.
-                await anyio.to_thread.run_sync(self._database.abort, thread, limiter=self._other_limiter)
+                await anyio.to_thread.run_sync(call.abort, self._database, limiter=self._abort_limiter)
                 await _ends_within(call, _GRACE_SECONDS)
 
 

@@ -58,6 +58,14 @@ class Timekeeper:
         """The `now` of a claim: None where the store's own clock decides."""
         return self._own() if self._ahead is None else None
 
+    @property
+    def not_after(self) -> int | None:
+        """What a claim may take the store's clock to show at most; None where that does not decide.
+
+        One that was set ahead would otherwise end the leases of all that is being executed, before anybody knows.
+        """
+        return None if self._ahead is None else self() + _WORTH_SAYING
+
     def learn(self, shown: int, asked: int) -> None:
         """Takes note of what the store's clock showed.
 
@@ -85,6 +93,12 @@ class Timekeeper:
             self._said = 0
 
 
+_COUNTS_SLEEP: Final = hasattr(time, "CLOCK_BOOTTIME")
+
+
 def steady() -> int:
-    """Returns the monotonic clock in microseconds; only differences mean something."""
-    return time.monotonic_ns() // 1000
+    """Returns a clock that is never set, and goes on while the machine sleeps where the system has such a one.
+
+    In microseconds; only differences mean something.
+    """
+    return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) if _COUNTS_SLEEP else time.monotonic_ns()) // 1000

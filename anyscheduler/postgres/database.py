@@ -20,6 +20,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from anyscheduler.lease import Change, Row
 from anyscheduler.postgres.listener import PostgresListener
+from anyscheduler.postgres.statements import CLAIM, COLUMNS, NOW, write_statement
 from anyscheduler.repository import Claimed, ClaimRequest
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 Pool: TypeAlias = "ConnectionPool[psycopg.Connection[Any]]"
 
-_COLUMNS: Final = ", ".join(Row._fields)
-
 _CANCEL_SECONDS: Final = 0.5
 
 _CLOSE_SECONDS: Final = 0.5
@@ -38,16 +37,16 @@ _CLOSE_SECONDS: Final = 0.5
 _NOT_PREPARED: Final = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement, errors.ProtocolViolation)
 """What a server answers that does not know a prepared statement, or knows another one by that name."""
 
-_ONE_PLAN: Final = (
+_SETTINGS: Final = (
     "plan_cache_mode = force_generic_plan",
     "enable_seqscan = off",
     "enable_bitmapscan = off",
     "enable_hashjoin = off",
     "enable_mergejoin = off",
     "jit = off",
+    # Where another level is the default, what two processes write at once would be an error for one of them.
+    "default_transaction_isolation = 'read committed'",
 )
-
-_NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 
 class PostgresDatabase:
@@ -68,42 +67,50 @@ class PostgresDatabase:
         self._in_use: dict[int, psycopg.Connection[Any]] = {}
         """The connection that a thread uses at the moment, by the thread's identifier."""
 
-    def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str) -> Claimed:
+    def claim(
+        self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str, not_after: int | None = None
+    ) -> Claimed:
         rows: list[Row] = []
+        shown = 0
         generous = False
         while True:
-            *found, last = self._execute(
-                _CLAIM.format(table=self._table.quoted),
-                {
-                    "tasks": [task for task, _ in requests],
-                    "leases": [lease for _, lease in requests],
-                    "limit": limit - len(rows),
-                    "now": now,
-                    "token": token,
-                    "generous": generous,
-                },
-            )
+            given = {
+                "tasks": [task for task, _ in requests],
+                "leases": [lease for _, lease in requests],
+                "limit": limit - len(rows),
+                "now": now,
+                "not_after": not_after,
+                "token": token,
+                "generous": generous,
+            }
+            try:
+                *found, last = self._execute(CLAIM.format(table=self._table.quoted), given)
+            except psycopg.Error:
+                if not rows:
+                    raise
+                # What has been claimed must be known; whoever asks next meets the error.
+                return Claimed(rows, shown, shown)
             rows += [Row(*record[: len(Row._fields)]) for record in found]
-            next_claimable, taken_at, is_cut = last[-3:]
+            next_claimable, taken_at, shown, is_cut = last[-4:]
             # More were due than were looked at: either a few tasks have nearly all of them, or other processes are
             # taking the same ones at this moment. Looked at again, and deeper, once.
             if len(rows) == limit or not is_cut or generous:
-                return Claimed(rows, next_claimable, taken_at)
+                return Claimed(rows, next_claimable, shown)
             generous, now = True, taken_at
 
-    def write(self, changes: Sequence[Change], *, announce: bool = False) -> list[bool]:
-        # One order for all processes, so that two of them do not wait for each other crosswise.
-        ordered = sorted(changes)
+    def write(self, changes: Sequence[Change], *, announce: bool = False) -> Sequence[bool | None]:
         parts = []
         given: dict[str, object] = {"channel": self._table.channel}
-        gone = [change for change in ordered if change.row is None]
+        gone = [change for change in changes if change.row is None]
         if gone:
             parts.append("gone")
             given["gone_key"] = _array(change.key for change in gone)
             given["gone_expected"] = _array(str(change.expected) for change in gone)
         for part, is_new in (("changed", False), ("new", True)):
-            some = [change for change in ordered if change.row is not None and (change.expected is None) is is_new]
+            some = [change for change in changes if change.row is not None and (change.expected is None) is is_new]
             if some:
+                # One order for all processes, so that two that insert do not wait for each other crosswise.
+                some.sort()
                 parts.append(part)
                 given[f"{part}_expected"] = _array(str(change.expected) for change in some)
                 columns = zip(*(change.row for change in some if change.row is not None), strict=True)
@@ -111,20 +118,20 @@ class PostgresDatabase:
                     given[f"{part}_{name}"] = _array(map(str, column))
         if not parts:
             return []
-        statement = _write_statement(self._table.quoted, parts, announce=announce)
-        applied = {key for (key,) in self._execute(statement, given)}
-        return [change.key in applied for change in changes]
+        given["count"] = len(changes)
+        applied = dict(self._execute(write_statement(self._table.quoted, parts, announce=announce), given))
+        return [applied.get(change.key, False) for change in changes]
 
     def read(self, keys: Sequence[str]) -> dict[str, Row]:
-        statement = f"SELECT {_COLUMNS} FROM {self._table.quoted} WHERE key = ANY(%(keys)s::text[])"
+        statement = f"SELECT {COLUMNS} FROM {self._table.quoted} WHERE key = ANY(%(keys)s::text[])"
         return {record[0]: Row(*record) for record in self._execute(statement, {"keys": list(keys)})}
 
     def page(self, task: str, after: str, limit: int) -> list[Row]:
         statement = f"""
-            (SELECT {_COLUMNS} FROM {self._table.quoted} WHERE key = %(task)s AND key > %(after)s)
+            (SELECT {COLUMNS} FROM {self._table.quoted} WHERE key = %(task)s AND key > %(after)s)
             UNION ALL
             (
-                SELECT {_COLUMNS} FROM {self._table.quoted}
+                SELECT {COLUMNS} FROM {self._table.quoted}
                 WHERE key >= %(task)s || ':' AND key < %(task)s || ';' AND key > %(after)s
                 ORDER BY key LIMIT %(limit)s
             )
@@ -148,7 +155,7 @@ class PostgresDatabase:
         return [task for (task,) in self._execute(statement, {})]
 
     def time(self) -> int:
-        ((now,),) = self._execute(f"SELECT {_NOW}", {})
+        ((now,),) = self._execute(f"SELECT {NOW}", {})
         return int(now)
 
     def listener(self) -> PostgresListener | None:
@@ -233,7 +240,7 @@ def configure(connection: psycopg.Connection[Any]) -> None:
     is_direct = "SELECT pg_backend_pid() = %(pid)s"
     if connection.execute(is_direct, {"pid": connection.info.backend_pid}, prepare=False).fetchone() == (True,):
         connection.prepare_threshold = 0
-        for setting in _ONE_PLAN:
+        for setting in _SETTINGS:
             connection.execute(f"SET {setting}".encode(), prepare=False)
     else:
         connection.prepare_threshold = None
@@ -251,144 +258,3 @@ def _cut(connection: psycopg.Connection[Any]) -> None:
     with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as same:
         if not connection.closed:
             same.shutdown(socket.SHUT_RDWR)
-
-
-def _write_statement(table: str, parts: Sequence[str], *, announce: bool) -> str:
-    """Returns the statement that applies changes of the kinds in `parts` and gives the keys of those that applied."""
-    applied = " UNION ALL ".join(f"SELECT * FROM {part}" for part in parts)
-    # Rows to delete and rows to change would be locked one kind after the other, each in order of the keys; and two
-    # processes could then wait for each other.
-    is_mixed = {"gone", "changed"} <= set(parts)
-    after = "AND (SELECT count(*) FROM held) >= 0" if is_mixed else ""
-    steps = [_HELD.format(table=table)] if is_mixed else []
-    steps += [_STEPS[part].format(table=table, after=after) for part in parts]
-    steps.append(f"applied AS ({applied})")
-    result = "SELECT key FROM applied"
-    if announce:
-        steps.append(_TOLD)
-        # Referred to, because a step that nobody asks for is not carried out.
-        result += " WHERE (SELECT count(*) FROM told) >= 0"
-    return f"WITH {', '.join(steps)} {result}"  # the name is checked and quoted, the rest is ours
-
-
-_HELD: Final = """
-    held AS MATERIALIZED (
-        SELECT key FROM {table} WHERE key = ANY(%(gone_key)s::text[] || %(changed_key)s::text[])
-        ORDER BY key FOR UPDATE
-    )"""
-
-_STEPS: Final = {
-    "gone": """
-        gone AS (
-            DELETE FROM {table} AS stored
-            USING unnest(%(gone_key)s::text[], %(gone_expected)s::text[]) AS change(key, expected)
-            WHERE stored.key = change.key AND stored.token = change.expected {after}
-            RETURNING stored.key, NULL::bigint AS claimable_at
-        )""",
-    "changed": """
-        changed AS (
-            UPDATE {table} AS stored SET
-                due_at = change.due_at, claimable_at = change.claimable_at,
-                token = change.token, spec = change.spec, state = change.state
-            FROM unnest(
-                %(changed_expected)s::text[], %(changed_key)s::text[], %(changed_due_at)s::bigint[],
-                %(changed_claimable_at)s::bigint[], %(changed_token)s::text[], %(changed_spec)s::text[],
-                %(changed_state)s::text[]
-            ) AS change(expected, key, due_at, claimable_at, token, spec, state)
-            WHERE stored.key = change.key AND stored.token = change.expected {after}
-            RETURNING stored.key, stored.claimable_at
-        )""",
-    "new": """
-        new AS (
-            INSERT INTO {table} (key, task, due_at, claimable_at, token, spec, state)
-            SELECT * FROM unnest(
-                %(new_key)s::text[], %(new_task)s::text[], %(new_due_at)s::bigint[],
-                %(new_claimable_at)s::bigint[], %(new_token)s::text[], %(new_spec)s::text[], %(new_state)s::text[]
-            )
-            ON CONFLICT (key) DO NOTHING
-            RETURNING key, claimable_at
-        )""",
-}
-
-_TOLD: Final = """
-    told AS MATERIALIZED (
-        SELECT pg_notify(%(channel)s, min(claimable_at)::text) FROM applied HAVING min(claimable_at) IS NOT NULL
-    )"""
-
-# In the names below: `place` is the index of a request, `turn` the how manyth row of its task a row is.
-#
-# request    each requested task that has rows, with the earliest of them
-# due        those of them with rows that are due, and how many to look at of each: an even share and one more
-# candidate  the rows that are looked at, by the index only
-# chosen     the first ones in the order of fairness; more than needed where other processes take some at this moment
-# locked     as many as may be claimed and nobody else is taking. A row that another process changed since the
-#            statement began is left out: it has another ctid, and is claimable later
-# claimed    the rows under their lease
-#
-# Rows are found again by their ctid, which costs less than by key. One that was changed meanwhile has another one.
-_CLAIM: Final = f"""
-    WITH clock AS MATERIALIZED (SELECT coalesce(%(now)s::bigint, {_NOW}) AS now),
-    request AS MATERIALIZED (
-        SELECT given.task, given.lease, given.place, head.claimable_at AS head
-        FROM unnest(%(tasks)s::text[], %(leases)s::bigint[]) WITH ORDINALITY AS given(task, lease, place)
-        CROSS JOIN LATERAL (
-            SELECT claimable_at FROM {{table}} AS stored
-            WHERE stored.task = given.task ORDER BY claimable_at LIMIT 1
-        ) AS head
-    ),
-    due AS MATERIALIZED (
-        SELECT task, lease, place, head, 1 + greatest(
-            ceil(%(limit)s::float * CASE WHEN %(generous)s THEN 4 ELSE 1 END / count(*) OVER ()),
-            CASE WHEN %(generous)s THEN %(limit)s ELSE 0 END
-        )::bigint AS share
-        FROM request WHERE head <= (SELECT now FROM clock)
-    ),
-    candidate AS MATERIALIZED (
-        SELECT waiting.tid, waiting.claimable_at, due.lease, due.place, due.share,
-            row_number() OVER (PARTITION BY due.place ORDER BY waiting.claimable_at, waiting.key) AS turn
-        FROM due CROSS JOIN LATERAL (
-            SELECT stored.ctid AS tid, key, claimable_at FROM {{table}} AS stored
-            WHERE stored.task = due.task AND claimable_at <= (SELECT now FROM clock)
-            ORDER BY claimable_at, key LIMIT due.share
-        ) AS waiting
-    ),
-    chosen AS MATERIALIZED (
-        SELECT tid, lease, place, turn FROM candidate
-        ORDER BY turn, place LIMIT %(limit)s * CASE WHEN %(generous)s THEN 4 ELSE 1 END
-    ),
-    locked AS MATERIALIZED (
-        SELECT stored.ctid AS tid, chosen.lease, chosen.place, chosen.turn
-        FROM {{table}} AS stored JOIN chosen ON stored.ctid = chosen.tid
-        WHERE stored.ctid = ANY(ARRAY(SELECT tid FROM chosen)) AND stored.claimable_at <= (SELECT now FROM clock)
-        ORDER BY chosen.turn, chosen.place LIMIT %(limit)s FOR UPDATE OF stored SKIP LOCKED
-    ),
-    claimed AS (
-        UPDATE {{table}} AS stored SET claimable_at = clock.now + locked.lease, token = %(token)s
-        FROM locked CROSS JOIN clock
-        WHERE stored.ctid = ANY(ARRAY(SELECT tid FROM locked)) AND stored.ctid = locked.tid
-        RETURNING {", ".join("stored." + name for name in Row._fields)}, locked.turn, locked.place
-    ),
-    left_behind AS (
-        SELECT claimable_at FROM candidate WHERE tid NOT IN (SELECT tid FROM locked)
-    )
-    (
-        SELECT {_COLUMNS}, turn, place, NULL::bigint, NULL::bigint, NULL::boolean FROM claimed
-        ORDER BY turn, place
-    )
-    UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        least(
-            (SELECT min(head) FROM request WHERE head > clock.now),
-            (SELECT min(clock.now + lease) FROM locked),
-            (SELECT min(claimable_at) FROM left_behind),
-            (
-                SELECT min(following.claimable_at) FROM due CROSS JOIN LATERAL (
-                    SELECT claimable_at FROM {{table}} AS stored
-                    WHERE stored.task = due.task AND claimable_at > clock.now ORDER BY claimable_at LIMIT 1
-                ) AS following
-            )
-        ),
-        clock.now,
-        EXISTS (SELECT FROM candidate WHERE turn = share) OR (SELECT count(*) FROM candidate) > %(limit)s
-    FROM clock
-"""

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PROBE: Final = "probe"
-_PROBE_SECONDS: Final = 5.0
+_PROBES: Final = 2
+_PROBE_SECONDS: Final = 4.0
 
 
 class PostgresListener:
@@ -43,9 +44,10 @@ class PostgresListener:
         listener = cls(connection)
         try:
             connection.execute(f'LISTEN "{channel}"'.encode())
-            tell(_PROBE)
-            if listener._hears_probe():
-                return listener
+            for _ in range(_PROBES):
+                tell(_PROBE)
+                if listener._hears_probe():
+                    return listener
         except BaseException:
             listener.close()
             raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from psycopg import errors
+from psycopg import IsolationLevel, errors
 
 from anyscheduler.errors import ConfigurationError
 
@@ -76,6 +76,8 @@ def prepare(connection: psycopg.Connection[Any], names: Names, *, skip_create: b
         ConfigurationError: The server, the database or the table cannot be used, for the reason that it tells.
         psycopg.Error: The server failed.
     """
+    # Where another level is the default, this would not see what another process has just created.
+    connection.isolation_level = IsolationLevel.READ_COMMITTED
     _check_server(connection)
     oid = _find(connection, names)
     if oid is None:
@@ -136,15 +138,22 @@ def _timestamp(column: str) -> str:
 def _check_server(connection: psycopg.Connection[Any]) -> None:
     found = connection.execute(
         "SELECT current_setting('server_version_num')::int, current_setting('server_version'), "
-        "current_setting('server_encoding'), pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
+        "current_setting('server_encoding'), pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', "
+        "current_setting('default_transaction_isolation'), pg_backend_pid()"
     ).fetchone()
     assert found is not None
-    number, version, encoding, is_standby, is_read_only = found
+    number, version, encoding, is_standby, is_read_only, isolation, process = found
     if number < _OLDEST:
         raise ConfigurationError(f"the server is PostgreSQL {version}; 13 is the oldest that will do")
     if is_standby or is_read_only:
         kind = "a standby" if is_standby else "read-only"
         raise ConfigurationError(f"the server is {kind}; schedules have to be written, so give the URL of the primary")
+    if isolation != "read committed" and process != connection.info.backend_pid:
+        # On its own connections the app sets what it needs; behind a pooler it must not.
+        raise ConfigurationError(
+            f"default_transaction_isolation is {isolation!r}; behind a pooler it has to be 'read committed', as by "
+            f"ALTER ROLE {connection.info.user} SET default_transaction_isolation = 'read committed'"
+        )
     if encoding != "UTF8":
         raise ConfigurationError(f"the encoding of the database is {encoding}; it has to be UTF8")
 

@@ -6,8 +6,9 @@ Knows: URLs, and what redis-py makes of them. Must not know: servers, rows.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, NoReturn
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import redis
 from redis.connection import URL_QUERY_ARGUMENT_PARSERS, parse_url
@@ -29,7 +30,7 @@ class Address(NamedTuple):
     """A server, or a service that Sentinels know.
 
     Attributes:
-        shown: The URL without its password.
+        shown: The URL made anew from what was understood of it, without password and options.
         options: What redis-py's connections are made with.
         sentinels: Host and port of each Sentinel; empty for a server.
         service: What the Sentinels call it; "" for a server.
@@ -43,39 +44,32 @@ class Address(NamedTuple):
     sentinel_options: dict[str, Any] = {}  # noqa: RUF012  # nobody changes it
 
 
-def without_password(url: str) -> str:
-    """Returns a URL with `***` in place of every password in it, also if it is none that could be used."""
-    scheme, separator, rest = url.partition("://")
-    # Up to the last @: an unencoded password may itself contain one, or a slash.
-    credentials, at, address = rest.rpartition("@")
-    user, colon, _ = credentials.partition(":")
-    if not at and address.startswith(":"):
-        address = ":***"  # the host was forgotten, or the @
-    address = re.sub(r"(password=)[^&#]*", r"\1***", address, flags=re.IGNORECASE)
-    return f"{scheme}{separator}{user}{colon and ':***'}{at}{address}"
-
-
 def parse(url: object) -> Address:
     """Returns what a URL says.
 
     Raises:
-        ConfigurationError: It is malformed; the error shows it without its password.
+        ConfigurationError: It is malformed. The error shows only its scheme: any part of what was not understood may be
+            a part of a password.
     """
     if not isinstance(url, str):
         options.refuse("redis_url", url, _ALLOWED)
     scheme = url.partition("://")[0].lower()
     if "://" not in url or scheme not in _SCHEMES or not url.isprintable():
         _refuse(url, _ALLOWED)
+    if "#" in url or not _is_query(url.partition("?")[2]):
+        # A password that was not encoded, and would be cut off there.
+        _refuse(url, f"what follows a ? is name=value, and there is no #; {_ALLOWED}")
     return _sentinels(url) if scheme == _SENTINEL else _server(url)
 
 
 def _server(url: str) -> Address:
-    try:
+    found: dict[str, Any] = {}
+    # The text of an error may quote a part of the URL, so none goes along with the refusal, not even as its context.
+    with suppress(ValueError):
         split = urlsplit(url)
         hosts = split.hostname, split.port
         found = parse_url(url)
-    except ValueError:
-        # Its text may quote a part of the URL, and that may be a part of the password.
+    if not found:
         _refuse(url, _ALLOWED)
     is_unix = split.scheme == "unix"
     if is_unix and not found.get("path"):
@@ -88,7 +82,11 @@ def _server(url: str) -> Address:
         found["socket_keepalive"] = True
     found.setdefault("connection_class", redis.Connection)
     _check_options(url, found)
-    return Address(without_password(url), found)
+    if is_unix:
+        place = f"{quote(found['path'])}?db={found.get('db', 0)}"
+    else:
+        place = f"{_place(found['host'], hosts[1])}/{found['db']}"
+    return Address(_shown(split.scheme, found, place), found)
 
 
 def _sentinels(url: str) -> Address:
@@ -107,14 +105,39 @@ def _sentinels(url: str) -> Address:
     user, _, password = credentials.partition(":")
     found |= {name: unquote(text) for name, text in (("username", user), ("password", password)) if text}
     own: dict[str, Any] = {}
-    for name, text in parse_url(f"redis://h?{query}").items():
+    of_query: dict[str, Any] = {}
+    with suppress(ValueError):
+        of_query = parse_url(f"redis://h?{query}")
+    if not of_query:
+        _refuse(url, "an option after the ? has a value that it cannot have")
+    for name, text in of_query.items():
         if name.startswith("sentinel_"):
             own[name.removeprefix("sentinel_")] = text
         elif name != "host":
             found[name] = text
     _check_options(url, found | {"connection_class": redis.Connection})
     _check_options(url, own | {"connection_class": redis.Connection})
-    return Address(without_password(url), found, sentinels, unquote(service), own)
+    places = ",".join(_place(*sentinel) for sentinel in sentinels)
+    return Address(
+        _shown(_SENTINEL, found, f"{places}/{service}/{found['db']}"), found, sentinels, unquote(service), own
+    )
+
+
+def _is_query(text: str) -> bool:
+    try:
+        return not text or bool(parse_qsl(text, strict_parsing=True))
+    except ValueError:
+        return False
+
+
+def _shown(scheme: str, found: dict[str, Any], place: str) -> str:
+    """Returns a URL with the user name, and with `:***` if there is a password."""
+    credentials = quote(found.get("username") or "", safe="") + (":***" if found.get("password") else "")
+    return f"{scheme}://{credentials}{credentials and '@'}{place}"
+
+
+def _place(host: str, port: int | None) -> str:
+    return (f"[{host}]" if ":" in host else host) + ("" if port is None else f":{port}")
 
 
 def _database(url: str, path: str) -> int:
@@ -130,12 +153,14 @@ def _check_options(url: str, found: dict[str, Any]) -> None:
     """Has redis-py look at the options of the query, which otherwise it does at the first call."""
     arguments = dict(found)
     connection_class = arguments.pop("connection_class")
-    try:
+    with suppress(TypeError, ValueError, redis.RedisError):
         connection_class(**arguments)
-    except (TypeError, ValueError, redis.RedisError):
-        known = ", ".join(sorted(URL_QUERY_ARGUMENT_PARSERS))
-        _refuse(url, f"redis-py has no such connection option; among those that it takes in a URL are {known}")
+        return
+    known = ", ".join(sorted(URL_QUERY_ARGUMENT_PARSERS))
+    _refuse(url, f"redis-py has no such connection option; among those that it takes in a URL are {known}")
 
 
 def _refuse(url: str, allowed: str) -> NoReturn:
-    options.refuse("redis_url", without_password(url), allowed)
+    scheme, separator, _ = url.partition("://")
+    is_scheme = separator and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme)
+    options.refuse("redis_url", f"{scheme}://..." if is_scheme else "...", allowed)

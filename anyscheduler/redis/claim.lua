@@ -7,7 +7,8 @@
 --       4 how many shards
 --       5 JSON list with the lease of each request in microseconds; with `now` given: with the end of each lease, as text
 --       6 JSON list with the shard of each request, from 1 on; "" if there is one shard only
--- Returns: now; the next claimable_at, or ""; and, if there are rows: JSON list of their keys; JSON list of the lengths
+--       7 the latest instant that this server's clock is believed, in microseconds; "" if it is believed in any case
+-- Returns: now, as given or as the clock shows it; the next claimable_at, or ""; and, if there are rows: JSON list of their keys; JSON list of the lengths
 -- of their texts; the texts, separated by commas.
 
 local limit = tonumber(ARGV[1])
@@ -17,20 +18,8 @@ local ends = cjson.decode(ARGV[5])
 local shard_of = ARGV[6] ~= '' and cjson.decode(ARGV[6]) or nil
 local requests = #KEYS - 2 * shards
 
--- Lua's numbers are exact below 2^53, in microseconds the year 2255. Beyond that they are rounded, here always to where
--- nothing is claimed early: scores up, now down. The step between two numbers is 32 in the year 9999.
-local EXACT = 9007199254740992
-local STEP = 32
 local CHUNK = 1000 -- arguments that are unpacked into one call
 local HEALED = 1000 -- entries without a row that one call removes
-
--- Returns claimable_at as it stands in a row, and where the token begins behind its quote; nothing if it is no row.
-local function head_of(value)
-  local text, behind = string.match(value, '^%[(%-?%d+),"()')
-  if text and #text <= 20 then
-    return text, behind
-  end
-end
 
 local function score_of(text)
   local score = tonumber(text)
@@ -42,6 +31,7 @@ if ARGV[3] == '' then
   local time = redis.call('TIME')
   now = time[1] * 1000000 + time[2]
   now_text = string.format('%.0f', now)
+  now = math.min(now, tonumber(ARGV[7]) or now)
   for request = 1, requests do
     ends[request] = string.format('%.0f', now + ends[request])
   end
@@ -69,8 +59,11 @@ local next_score, next_key, next_request
 
 -- Returns when the request's first row is claimable, by the index, and its key; nothing if it has no rows.
 local function first_of(request)
-  local first = redis.call('ZRANGE', due_of(request), 0, 0, 'WITHSCORES')
-  return tonumber(first[2]), first[1]
+  local first = on_index('ZRANGE', due_of(request), 0, 0, 'WITHSCORES')
+  local score = first and tonumber(first[2])
+  if score and score < BEYOND then
+    return math.max(score, -BEYOND), first[1]
+  end
 end
 
 local function note_next(request, score, key)
@@ -98,7 +91,7 @@ local function fetch(request, queue, count)
     if not value then
       -- An entry without its row, such as the eviction of a key leaves behind.
       redis.call('ZREM', due, key)
-      redis.call('ZREM', keys_of(request), key)
+      on_index('ZREM', keys_of(request), key)
       healed = healed + 1
     elseif claimable_at and tonumber(claimable_at) > now then
       -- Listed too early: the row may be under somebody's lease.

@@ -28,9 +28,22 @@ Argument: TypeAlias = str | bytes | int
 ERRORS: Final = (redis.RedisError, redis.exceptions.RedisClusterException, OSError, UnicodeEncodeError)
 """What calls raise: errors of redis-py, and of keys that are no UTF-8."""
 
+_OF_A_NODE: Final = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.SlotNotCoveredError,
+    OSError,
+)
+"""What says that a slot may be served by another node by now."""
+
 _IN_A_SCRIPT: Final = re.compile(
     r"Error running script \(call to f_[0-9a-f]+\): |@user_script: ?[0-9]+: -?| script: [0-9a-f]+, on @user_script:.*"
 )
+
+
+class AbortedError(redis.ConnectionError):
+    """The call was given up by whoever waited for it: it must not go on with another node."""
 
 
 class Command(NamedTuple):
@@ -51,7 +64,8 @@ class Script:
     _texts: Final[dict[Argument, str]] = {}
 
     def __init__(self, name: str) -> None:
-        text = files(__package__).joinpath(name).read_text(encoding="utf-8")
+        # Redis has no modules for scripts.
+        text = "".join(files(__package__).joinpath(part).read_text(encoding="utf-8") for part in ("row.lua", name))
         self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         self._texts[self._digest] = text
 
@@ -74,8 +88,13 @@ class Connections(Protocol):
     spread: bool
     """Whether keys of different hash tags may be on different nodes."""
 
-    def run(self, commands: Sequence[Command]) -> list[Any]:
-        """Returns the reply to each; raises the first error, the others having been carried out all the same."""
+    def run(self, commands: Sequence[Command], *, partly: bool = False) -> list[Any]:
+        """Returns the reply to each; raises the first error, the others having been carried out all the same.
+
+        Args:
+            commands: They may be carried out in any order.
+            partly: An error stands in the place of the reply, and one is raised only if nothing else stands anywhere.
+        """
         ...
 
     def connect(self) -> redis.Connection:
@@ -96,6 +115,7 @@ class InUse:
 
     def __init__(self) -> None:
         self._connections: dict[int, redis.Connection] = {}
+        self._aborted: set[int] = set()
 
     def on_connect(self, connection: redis.Connection) -> None:
         """Greets the server on a new connection; a hung one may be long in answering that, too."""
@@ -110,10 +130,20 @@ class InUse:
         """Notes that this thread uses none any more."""
         self._connections.pop(threading.get_ident(), None)
 
+    def was_aborted(self) -> bool:
+        """Tells whether the call of this thread was aborted since the last time that was asked."""
+        thread = threading.get_ident()
+        is_aborted = thread in self._aborted
+        self._aborted.discard(thread)
+        return is_aborted
+
     def abort(self, thread: int) -> None:
         """See `Connections.abort`."""
         connection = self._connections.get(thread)
-        sock = None if connection is None else socket_of(connection)
+        if connection is None:
+            return
+        self._aborted.add(thread)
+        sock = socket_of(connection)
         if sock is not None:
             # Not `disconnect()`, which takes away what the other thread is reading into.
             with suppress(OSError):
@@ -146,13 +176,9 @@ class Server:
         self._pool = pool
         self._in_use = in_use
 
-    def run(self, commands: Sequence[Command]) -> list[Any]:
+    def run(self, commands: Sequence[Command], *, partly: bool = False) -> list[Any]:
         """See `Connections.run`."""
-        replies = exchange(self._pool, self._in_use, commands)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return replies
+        return _checked(exchange(self._pool, self._in_use, commands), partly=partly)
 
     def connect(self) -> redis.Connection:
         """See `Connections.connect`."""
@@ -177,14 +203,10 @@ class Cluster:
         self._in_use = in_use
         self._is_outdated = False
 
-    def run(self, commands: Sequence[Command]) -> list[Any]:
+    def run(self, commands: Sequence[Command], *, partly: bool = False) -> list[Any]:
         """See `Connections.run`. There is one round trip for each node that is concerned, one after the other."""
         try:
-            return self._run(commands)
-        except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.ClusterDownError):
-            # Its slots may be served by another node by now.
-            self._is_outdated = True
-            raise
+            return _checked(self._run(commands), partly=partly)
         finally:
             self._in_use.remove()
 
@@ -192,22 +214,46 @@ class Cluster:
         if self._is_outdated:
             self._client.nodes_manager.initialize()
             self._is_outdated = False
-        places: dict[redis.ConnectionPool, list[int]] = {}
-        for place, command in enumerate(commands):
-            node = self._client.get_node_from_key(command.route)
-            pool = self._client.get_redis_connection(node).connection_pool
-            places.setdefault(pool, []).append(place)
         replies: list[Any] = [None] * len(commands)
-        for pool, own in places.items():
-            for place, reply in zip(own, exchange(pool, self._in_use, [commands[o] for o in own]), strict=True):
+        for pool, places in self._by_node(commands, replies).items():
+            for place, reply in zip(places, self._exchange(pool, [commands[o] for o in places]), strict=True):
                 replies[place] = reply
         for place, reply in enumerate(replies):
             if isinstance(reply, redis.exceptions.AskError | redis.exceptions.TryAgainError):
-                # MOVED is an ASK as well, to redis-py. None of them was carried out, and its client follows them.
-                replies[place] = self._client.execute_command(*Script.in_full(commands[place]).arguments)
-            elif isinstance(reply, Exception):
-                raise reply
+                replies[place] = self._follow(commands[place])
+        if any(isinstance(reply, _OF_A_NODE) for reply in replies):
+            self._is_outdated = True
         return replies
+
+    def _by_node(self, commands: Sequence[Command], replies: list[Any]) -> dict[redis.ConnectionPool, list[int]]:
+        """Returns the places of the commands for each node; for a command that no node serves, the error is set."""
+        found: dict[redis.ConnectionPool, list[int]] = {}
+        for place, command in enumerate(commands):
+            try:
+                node = self._client.get_node_from_key(command.route)
+            except redis.exceptions.SlotNotCoveredError as error:
+                replies[place] = error
+            else:
+                found.setdefault(self._client.get_redis_connection(node).connection_pool, []).append(place)
+        return found
+
+    def _exchange(self, pool: redis.ConnectionPool, commands: Sequence[Command]) -> list[Any]:
+        """Does the same as `exchange`; a node that is gone holds up none of the others."""
+        try:
+            return exchange(pool, self._in_use, commands)
+        except _OF_A_NODE as error:
+            if self._in_use.was_aborted():
+                raise AbortedError(str(error)) from error
+            return [error] * len(commands)
+
+    def _follow(self, command: Command) -> Any:
+        """Has redis-py's client run what was not carried out because its slot moves: MOVED is an ASK to it, too."""
+        try:
+            return self._client.execute_command(*Script.in_full(command).arguments)
+        except ERRORS as error:
+            if self._in_use.was_aborted():
+                raise AbortedError(str(error)) from error
+            return error
 
     def connect(self) -> redis.Connection:
         """See `Connections.connect`."""
@@ -221,6 +267,13 @@ class Cluster:
     def close(self) -> None:
         """See `Connections.close`."""
         self._client.close()
+
+
+def _checked(replies: list[Any], *, partly: bool) -> list[Any]:
+    errors = [reply for reply in replies if isinstance(reply, Exception)]
+    if errors and not (partly and len(errors) < len(replies)):
+        raise errors[0]
+    return replies
 
 
 def exchange(pool: redis.ConnectionPool, in_use: InUse, commands: Sequence[Command]) -> list[Any]:

@@ -15,7 +15,7 @@ import redis
 
 from anyscheduler.lease import Change, register
 from anyscheduler.options import in_one_line
-from anyscheduler.redis.connections import ERRORS, Command, Script
+from anyscheduler.redis.connections import ERRORS, AbortedError, Command, Script, explain
 from anyscheduler.redis.keyspace import (
     NOBODYS_TASK,
     decode_key,
@@ -31,7 +31,7 @@ from anyscheduler.redis.mending import Mending
 from anyscheduler.repository import Claimed, ClaimRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from anyscheduler.lease import Row
     from anyscheduler.redis.connections import Connections
@@ -57,55 +57,82 @@ class RedisDatabase:
         self._keyspace = keyspace
         self._known_partitions: set[str] = set()
         self._mending = Mending(connections, keyspace)
+        self._away: set[Shard] = set()
+        """What could not be claimed from the last time, and was reported."""
 
-    def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str) -> Claimed:
+    def claim(
+        self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str, not_after: int | None = None
+    ) -> Claimed:
         """See `Repository.claim`."""
         self._mending.advance(request.task for request in requests)
         if self._connections.spread and any(self._shard(request) is not self._keyspace.main for request in requests):
-            return self._claim_from_many(requests, limit, now, token)
-        return self._claim(requests, limit, now, token)
+            return self._claim_from_many(requests, limit, now, token, not_after)
+        return self._claim(requests, limit, now, token, not_after)
 
-    def _claim(self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str) -> Claimed:
-        [reply] = self._connections.run([self._claim_command(requests, limit, now, token)])
+    def _claim(
+        self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str, not_after: int | None = None
+    ) -> Claimed:
+        [reply] = self._connections.run([self._claim_command(requests, limit, now, token, not_after)])
         return _claimed(reply)
 
-    def _claim_from_many(self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str) -> Claimed:
+    def _claim_from_many(
+        self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str, not_after: int | None
+    ) -> Claimed:
         """Looks which shards have something due, and claims there, in random order while the limit lasts.
 
-        The clock of the node with the ordinary tasks counts for all: those of two nodes may differ.
+        The clock of the node with the ordinary tasks counts for all, while that node answers: those of two nodes may
+        differ. What is on a node that is away waits, and nothing else.
         """
         groups: dict[Shard, list[ClaimRequest]] = {self._keyspace.main: []}
         for request in requests:
             groups.setdefault(self._shard(request), []).append(request)
-        replies = self._connections.run([self._claim_command(group, 0, now, token) for group in groups.values()])
-        looks = dict(zip(groups, map(_claimed, replies), strict=True))
-        now = looks[self._keyspace.main].now
+        commands = [self._claim_command(group, 0, now, token, not_after) for group in groups.values()]
+        replies = dict(zip(groups, self._connections.run(commands, partly=True), strict=True))
+        failed = {shard: reply for shard, reply in replies.items() if isinstance(reply, Exception)}
+        looks = {shard: _claimed(reply) for shard, reply in replies.items() if shard not in failed}
+        clock = next(iter(looks.values())).now  # the first one is that of the ordinary tasks
+        instant = clock if now is not None or not_after is None else min(clock, not_after)
         upcoming = {shard: look.next_claimable for shard, look in looks.items() if look.next_claimable is not None}
-        due = [shard for shard, at in upcoming.items() if at <= now]
+        due = [shard for shard, at in upcoming.items() if at <= instant]
         random.shuffle(due)
         rows: list[Row] = []
         for shard in due:
             if len(rows) == limit:
                 break
+            # Whatever happens to this one, what has been claimed from the others must be known.
+            del upcoming[shard]
             try:
-                claimed = self._claim(groups[shard], limit - len(rows), now, token)
+                claimed = self._claim(groups[shard], limit - len(rows), instant, token)
+            except AbortedError:
+                raise
             except ERRORS as error:
-                if not rows:
-                    raise
-                # What has been claimed must be known. The shard is still due, so that the next claim meets the error.
-                logger.debug("claimed from some nodes only: %s", in_one_line(str(error)))
-                break
-            rows += claimed.rows
-            if claimed.next_claimable is None:
-                del upcoming[shard]
+                failed[shard] = error
             else:
-                upcoming[shard] = claimed.next_claimable
-        return Claimed(rows, min(upcoming.values(), default=None), now)
+                rows += claimed.rows
+                if claimed.next_claimable is not None:
+                    upcoming[shard] = claimed.next_claimable
+        self._report(groups.keys(), failed)
+        return Claimed(rows, min(upcoming.values(), default=None), clock)
+
+    def _report(self, asked: Iterable[Shard], failed: dict[Shard, Exception]) -> None:
+        """Says that a part of the cluster is away, once, and that all of it is back."""
+        was_complete = not self._away
+        self._away.difference_update(asked)
+        self._away.update(failed)
+        if was_complete and failed:
+            logger.warning(
+                "some of the nodes of the Redis Cluster cannot be reached; what is stored there waits: %s",
+                in_one_line(explain(next(iter(failed.values())))),
+            )
+        elif not was_complete and not self._away:
+            logger.warning("all nodes of the Redis Cluster answer again")
 
     def _shard(self, request: ClaimRequest) -> Shard:
         return self._keyspace.shard(request.task)
 
-    def _claim_command(self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str) -> Command:
+    def _claim_command(
+        self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str, not_after: int | None = None
+    ) -> Command:
         shards: dict[Shard, int] = {}
         numbers: list[int] = []
         due: list[bytes] = []
@@ -123,35 +150,51 @@ class RedisDatabase:
             len(names) // 2,
             json.dumps(ends),
             json.dumps(numbers) if len(shards) > 1 else "",
+            "" if not_after is None else not_after,
         )
 
-    def write(self, changes: Sequence[Change], *, announce: bool = False) -> list[bool]:
+    def write(self, changes: Sequence[Change], *, announce: bool = False) -> list[bool | None]:
         """See `Repository.write`."""
         if not changes:
             return []
-        # A partition is known before it has rows, or a listing could miss it.
-        new = {task for change in changes if self._is_unknown_partition(task := task_of(change.key))}
-        if new:
+        # On one server a single script writes everything; in a cluster there is one for each shard.
+        groups: dict[Shard, list[int]] = {}
+        for place, change in enumerate(changes):
+            shard = self._keyspace.shard(task_of(change.key)) if self._connections.spread else self._keyspace.main
+            groups.setdefault(shard, []).append(place)
+        applied: list[bool | None] = [None] * len(changes)
+        for shard in self._unlisted(changes, groups.keys()):
+            del groups[shard]
+        channel = self._keyspace.channel if announce else b""
+        commands = [self._write_command([changes[place] for place in own], channel) for own in groups.values()]
+        for own, reply in zip(groups.values(), self._connections.run(commands, partly=True), strict=True):
+            if not isinstance(reply, Exception):
+                for place, flag in zip(own, reply, strict=True):
+                    applied[place] = flag == b"1"[0]
+        return applied
+
+    def _unlisted(self, changes: Sequence[Change], groups: Collection[Shard]) -> set[Shard]:
+        """Lists partitions before they get rows, or a listing could miss them; returns those that it could not list.
+
+        Raises:
+            redis.RedisError: It could list none, and there is nothing else to be written.
+        """
+        inserted = {task_of(change.key) for change in changes if change.expected is None}
+        new = {task for task in inserted if self._keyspace.shard(task) is not self._keyspace.main}
+        new -= self._known_partitions
+        if not new:
+            return set()
+        try:
             self._connections.run(
                 [Command(self._keyspace.shards, ("SADD", self._keyspace.shards, *map(encode_key, new)))]
             )
-            self._known_partitions |= new
-        channel = self._keyspace.channel if announce else b""
-        if not self._connections.spread:
-            [reply] = self._connections.run([self._write_command(changes, channel)])
-            return [flag == b"1"[0] for flag in reply]
-        groups: dict[Shard, list[int]] = {}
-        for place, change in enumerate(changes):
-            groups.setdefault(self._keyspace.shard(task_of(change.key)), []).append(place)
-        commands = [self._write_command([changes[place] for place in own], channel) for own in groups.values()]
-        applied = [False] * len(changes)
-        for own, reply in zip(groups.values(), self._connections.run(commands), strict=True):
-            for place, flag in zip(own, reply, strict=True):
-                applied[place] = flag == b"1"[0]
-        return applied
-
-    def _is_unknown_partition(self, task: str) -> bool:
-        return "%p" in task and task not in self._known_partitions
+        except ERRORS as error:
+            unlisted = {self._keyspace.shard(task) for task in new}
+            if isinstance(error, AbortedError) or not self._connections.spread or unlisted >= set(groups):
+                raise
+            return unlisted
+        self._known_partitions |= new
+        return set()
 
     def _write_command(self, changes: Sequence[Change], channel: bytes) -> Command:
         shards: dict[Shard, int] = {}

@@ -11,8 +11,8 @@ shard: one for all ordinary tasks of a namespace, and one for each partition of 
     {tag}:due:<task>  sorted set of the keys of one task by claimable_at: the order for claiming
     {namespace}:format, {namespace}:shards, and the channel {namespace}:claimable
 
-A row is a JSON array `[claimable_at,"token",due_at,"state","spec"]`. Scripts read and replace its head, which is all
-that a claim changes, and take the rest as it is.
+A row is a JSON array `[claimable_at,"token",due_at,"state","spec"]`, its head without blanks and with instants of up to
+19 digits. Scripts read and replace its head, which is all that a claim changes, and take the rest as it is.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ NOBODYS_TASK: Final = _PARTITION
 """A partition that no task has, for trying things out: its rows are in nobody's way, and it is not listed."""
 
 _PLAIN_TOKEN: Final = re.compile(r"[A-Za-z0-9._-]*")
-_HEAD: Final = re.compile(rb'\[(-?[0-9]{1,19}),("[A-Za-z0-9._\\-]*"),')
-_BEYOND: Final = 2**63
+_HEAD: Final = re.compile(rb'\[(-?[0-9]{1,19}),"')
+_BEYOND: Final = 10**19
 _NOT_A_ROW: Final = "not a row: "
 
 
@@ -149,29 +149,38 @@ def decode_row(key: str, text: bytes) -> Row:
     """Returns a row of whatever stands under its key.
 
     What is no row at all comes out as one that the rules of leases will set aside: its text becomes the state, and is
-    none. Without a token in its place it carries the empty one, and scripts take it for that as well.
+    none. Unless a token is in its place, as `encode_token` writes it, it carries the empty one, and scripts take it for
+    that as well.
     """
+    claimable_at, token, rest = 0, None, text
+    # Not by JSON, which says the same in many ways: scripts compare the token as it stands there. See row.lua.
+    head = _HEAD.match(text)
+    if head:
+        claimable_at = int(head[1])
+        written, mark, behind = text[head.end() :].partition(b'",')
+        if mark:
+            token, rest = _decode_token(written), behind
     try:
-        return _row(key, json.loads(text))
+        return _row(key, [claimable_at, token, *json.loads(b"[" + rest)])
     except (ValueError, TypeError, RecursionError):
-        head = _HEAD.match(text)
-        claimable_at, token = (int(head[1]), head[2]) if head else (0, b'""')
-        rest = text[head.end() :] if head else text
         state = _NOT_A_ROW + rest.decode("utf-8", "backslashreplace")
-        return Row(key, task_of(key), 0, claimable_at, _decode_token(token), "", state)
+        return Row(key, task_of(key), 0, claimable_at, token or "", "", state)
 
 
 def _row(key: str, fields: Any) -> Row:
     claimable_at, token, due_at, state, spec = fields
     if not (type(claimable_at) is int is type(due_at) and type(token) is str is type(state) and type(spec) is str):
         raise TypeError("a field has another type")
-    if not -_BEYOND <= claimable_at < _BEYOND:
+    if not -_BEYOND < due_at < _BEYOND:
         raise ValueError("it is no instant")
     return Row(key, task_of(key), due_at, claimable_at, token, spec, state)
 
 
-def _decode_token(text: bytes) -> str:
+def _decode_token(text: bytes) -> str | None:
+    """Returns the token that is written so, between its quotes; None if `encode_token` would write it differently."""
     try:
-        return str(json.loads(text))
+        written = f'"{text.decode("ascii")}"'
+        token = str(json.loads(written))
     except ValueError:
-        return ""
+        return None
+    return token if encode_token(token) == written else None

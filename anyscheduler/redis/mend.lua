@@ -6,8 +6,6 @@
 
 local rows, keys, tasks = KEYS[1], KEYS[2], KEYS[3]
 local entries = cjson.decode(ARGV[1])
-local EXACT = 9007199254740992 -- see claim.lua
-local STEP = 32
 local wrong = 0
 
 for entry = 1, #entries, 2 do
@@ -18,8 +16,10 @@ for entry = 1, #entries, 2 do
   elseif value then
     local score = redis.call('ZSCORE', due, key)
     -- What is no row at all is listed as claimable at once, if it is not listed: whoever claims it will report it.
-    local claimable_at = string.match(value, '^%[(%-?%d+),"')
-    local wanted = claimable_at and #claimable_at <= 20 and tonumber(claimable_at) or tonumber(score) or 0
+    local wanted = tonumber(head_of(value) or score) or 0
+    if math.abs(wanted) >= BEYOND then
+      wanted = 0
+    end
     if wanted >= EXACT then
       wanted = wanted + STEP
     end

@@ -77,19 +77,23 @@ class Mending:
     def try_out(self, task: str) -> None:
         """Checks the shard of `task`, and goes through it as if its index was damaged."""
         shard = self._keyspace.shard(task)
-        self._connections.run([self._check_command(shard, [task])])
+        # In the main shard what is in the way of listing the tasks is removed, since they are listed next.
+        checks = [self._check_command(shard, [task]), self._check_command(self._keyspace.main, [])]
+        self._connections.run(checks)
         for _ in self._mend(shard, [task]):
             pass
 
     def _check(self, tasks: Sequence[str]) -> Iterator[None]:
         shards = {self._keyspace.main: [], **self._keyspace.shards_of(tasks)}
         partitions = [task for shard, own in shards.items() if shard is not self._keyspace.main for task in own]
+        commands = [self._check_command(shard, own) for shard, own in shards.items()]
         if partitions:
             names = (self._keyspace.shards, *map(encode_key, partitions))
-            self._connections.run([Command(self._keyspace.shards, ("SADD", *names))])
-        agree = self._connections.run([self._check_command(shard, own) for shard, own in shards.items()])
-        for (shard, own), agrees in zip(shards.items(), agree, strict=True):
-            if not agrees:
+            commands.append(Command(self._keyspace.shards, ("SADD", *names)))
+        # What is on a node that is away is checked a minute later.
+        replies = self._connections.run(commands, partly=True)
+        for (shard, own), agrees in zip(shards.items(), replies, strict=False):
+            if agrees == 0:
                 mended = yield from self._mend(shard, own)
                 logger.warning(
                     "the index in Redis did not agree with the rows, as after an eviction or a DEL by somebody else: "
@@ -103,6 +107,9 @@ class Mending:
 
     def _mend(self, shard: Shard, tasks: Sequence[str]) -> Generator[None, None, int]:
         mended = 0
+        # What is in the way of mending is removed, from tasks too that nobody claims here.
+        everybodys = {*tasks, *self._listed(shard)}
+        self._connections.run([self._check_command(shard, [*everybodys])])
         for names in self._scan("HSCAN", shard.rows):
             mended += self._mend_entries(shard, [(task_of(name), name) for name in names])
             yield
@@ -110,12 +117,15 @@ class Mending:
         for names in self._scan("ZSCAN", shard.keys):
             mended += self._mend_entries(shard, [(task_of(name), name) for name in names])
             yield
-        [stored] = self._connections.run([Command(shard.tasks, ("SMEMBERS", shard.tasks))])
-        for task in {*tasks, *map(decode_key, stored)}:
+        for task in everybodys.union(self._listed(shard)):
             for names in self._scan("ZSCAN", shard.due(task)):
                 mended += self._mend_entries(shard, [(task, name) for name in names])
                 yield
         return mended
+
+    def _listed(self, shard: Shard) -> Iterable[str]:
+        [stored] = self._connections.run([Command(shard.tasks, ("SMEMBERS", shard.tasks))])
+        return map(decode_key, stored)
 
     def _scan(self, command: str, name: bytes) -> Iterator[list[str]]:
         cursor = b"0"

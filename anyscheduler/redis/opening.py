@@ -113,7 +113,9 @@ def _connect(address: Address, timeout: float, max_connections: int) -> tuple[Co
     if issubclass(own.pop("connection_class"), redis.SSLConnection):
         own["ssl"] = True
     try:
-        cluster = RedisCluster(max_connections=max_connections, redis_connect_func=in_use.add, **own)
+        cluster = RedisCluster(
+            max_connections=max_connections, redis_connect_func=in_use.add, require_full_coverage=False, **own
+        )
     except redis.exceptions.RedisClusterException as error:
         if "mode is not enabled" in str(error):  # INFO says that it is: redis-py takes a missing right for that
             raise ConfigurationError("the user lacks a right (cluster|slots)") from error

@@ -13,8 +13,6 @@ local changes, shard_of = meta.changes, meta.shard_of
 local texts = ARGV[2]
 local count = #changes / 4
 
-local EXACT = 9007199254740992 -- see claim.lua
-local STEP = 32
 local CHUNK = 1000
 
 local function score_beyond(instant)
@@ -69,20 +67,13 @@ local function gather(lists_by_name, command, name, first, second)
   local arguments = lists_by_name[name]
   local size = arguments and #arguments or 0
   if size > CHUNK then
-    redis.call(unpack(arguments))
+    on_index(unpack(arguments))
   end
   if size == 0 or size > CHUNK then
     arguments, size = { command, name }, 2
     lists_by_name[name] = arguments
   end
   arguments[size + 1], arguments[size + 2] = first, second
-end
-
--- Returns the token in a row, with its quotes. What is no row at all counts as one with an empty token.
-local function token_of(value)
-  local first = string.match(value, '^%[%-?%d+,()"')
-  local last = first and string.find(value, '",', first + 1, true)
-  return last and string.sub(value, first, last) or '""'
 end
 
 local applied = {}
@@ -120,7 +111,7 @@ for change = 1, count do
 end
 for _, lists_by_name in ipairs({ puts, schedules, lists, removes, unschedules, unlists }) do
   for _, arguments in pairs(lists_by_name) do
-    redis.call(unpack(arguments))
+    on_index(unpack(arguments)) -- `rows` have been read by now, and so are what they should be
   end
 end
 
@@ -129,11 +120,11 @@ local function task_of(key)
 end
 for due, key in pairs(deleted) do
   if redis.call('EXISTS', due_of(due)) == 0 then
-    redis.call('SREM', tasks_of(due), task_of(key))
+    on_index('SREM', tasks_of(due), task_of(key))
   end
 end
 for due, key in pairs(inserted) do
-  redis.call('SADD', tasks_of(due), task_of(key))
+  on_index('SADD', tasks_of(due), task_of(key))
 end
 
 if earliest and ARGV[3] ~= '' then

@@ -27,7 +27,7 @@ RIGHTS = [
     for name in (
         *("evalsha", "eval", "time", "hset", "hdel", "hmget", "hlen", "hscan", "zadd", "zrem", "zcard", "zscore"),
         *("zrange", "zrangebyscore", "zrangebylex", "zlexcount", "zscan", "sadd", "srem", "smembers", "sismember"),
-        *("exists", "set", "get", "publish", "subscribe", "client|setname", "select", "info", "config|get"),
+        *("exists", "del", "set", "get", "publish", "subscribe", "client|setname", "select", "info", "config|get"),
         *("cluster|slots", "command", "asking"),
     )
 ]

@@ -128,11 +128,18 @@ class Shelf:
 
     # What it does as a store.
 
-    def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str) -> Claimed:
+    def claim(
+        self,
+        requests: Sequence[ClaimRequest],
+        limit: int,
+        now: int | None,
+        token: str,
+        not_after: int | None = None,  # noqa: ARG002  # it goes by the clock of this machine
+    ) -> Claimed:
         with self._call("claim"):
             return _run(self._rows.claim(requests, limit, now, token))
 
-    def write(self, changes: Sequence[Change], *, announce: bool = False) -> list[bool]:
+    def write(self, changes: Sequence[Change], *, announce: bool = False) -> Sequence[bool | None]:
         with self._call("announced write" if announce else "write"):
             return _run(self._rows.write(changes))
 

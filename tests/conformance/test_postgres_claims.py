@@ -18,7 +18,7 @@ from tests.conformance.postgres_tables import connect, execute, new_name
 from tests.conformance.stores import free_row, insert, requests
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from anyscheduler.repository import Repository
 
@@ -124,9 +124,9 @@ async def test_a_row_that_another_program_holds_delays_no_other_and_is_claimed_l
 
 async def write_while_another_client(
     repository: Repository, url: str, statement: str, changes: list[Change]
-) -> list[bool]:
+) -> list[bool | None]:
     """Writes at a moment when another client has carried out a statement, and commits it before long."""
-    result: list[bool] = []
+    result: list[bool | None] = []
 
     async def write() -> None:
         result.extend(await repository.write(changes))
@@ -153,32 +153,43 @@ CHANGED = free_row("a", 5, token="t1")
 
 @pytest.mark.parametrize("row", [CHANGED, None], ids=["changes", "deletes"])
 @pytest.mark.anyio
-async def test_a_write_applies_to_a_row_that_was_extended_while_it_waited_since_the_token_is_the_same(
+async def test_a_row_that_another_client_has_locked_is_left_for_later_and_holds_up_no_other(
     postgres_url: str, repository: Repository, table: str, row: Row | None
 ) -> None:
-    await insert(repository, free_row("a"))
+    await insert(repository, *(free_row(key) for key in "abc"))
+    changes = [Change("a", "t0", row), Change("b", "t0", CHANGED._replace(key="b", task="b")), Change("c", "t0", None)]
 
-    applied = await write_while_another_client(
-        repository, postgres_url, f"UPDATE {table} SET claimable_at = 77", [Change("a", "t0", row)]
-    )
+    with psycopg.connect(postgres_url) as other, anyio.fail_after(5):
+        other.execute(f"SELECT * FROM {table} WHERE key = 'a' FOR UPDATE".encode())
+        meanwhile = await repository.write([*changes, Change("d", None, free_row("d")), Change("e", "t0", None)])
 
-    assert applied == [True]
-    assert await repository.read(["a"]) == ({} if row is None else {"a": row})
+    assert meanwhile == [None, True, True, True, False]
+    assert await repository.write(changes[:1]) == [True]
+    assert (await repository.read(["a"])).get("a") == row
 
 
-@pytest.mark.parametrize("statement", ["UPDATE {} SET token = 'other'", "DELETE FROM {}"])
+@pytest.mark.parametrize(
+    ("statement", "afterwards"),
+    [
+        ("UPDATE {} SET claimable_at = 77", True),  # an extension: the token is the same
+        ("UPDATE {} SET token = 'other'", False),
+        ("DELETE FROM {}", False),
+    ],
+)
 @pytest.mark.parametrize("row", [CHANGED, None], ids=["changes", "deletes"])
 @pytest.mark.anyio
-async def test_a_write_does_not_apply_to_a_row_that_somebody_took_while_it_waited(
-    postgres_url: str, repository: Repository, table: str, row: Row | None, statement: str
+async def test_what_another_client_does_to_a_row_is_respected_once_it_is_committed(  # noqa: PLR0917  # fixtures
+    postgres_url: str, repository: Repository, table: str, row: Row | None, statement: str, afterwards: bool
 ) -> None:
     await insert(repository, free_row("a"))
 
-    applied = await write_while_another_client(
-        repository, postgres_url, statement.format(table), [Change("a", "t0", row)]
-    )
+    with psycopg.connect(postgres_url) as other, anyio.fail_after(5):
+        other.execute(statement.format(table).encode())
+        meanwhile = await repository.write([Change("a", "t0", row)])
+        other.commit()
 
-    assert applied == [False]
+    assert meanwhile == [None]
+    assert await repository.write([Change("a", "t0", row)]) == [afterwards]
 
 
 @pytest.mark.anyio
@@ -196,25 +207,24 @@ async def test_an_insert_that_waits_for_another_applies_only_if_that_one_is_take
 
 
 @pytest.mark.anyio
-async def test_two_writes_of_the_same_rows_do_not_wait_for_each_other_crosswise(
+async def test_two_writes_that_insert_the_same_rows_do_not_wait_for_each_other_crosswise(
     postgres_url: str, repository: Repository, table: str
 ) -> None:
-    await insert(repository, free_row("a"), free_row("b"))
-    results: dict[str, list[bool]] = {}
+    results: dict[str, Sequence[bool | None]] = {}
 
-    async def write(name: str, *changes: Change) -> None:
-        results[name] = await repository.write(changes)
+    async def write(name: str, *keys: str) -> None:
+        results[name] = await repository.write([Change(key, None, free_row(key, token=name)) for key in keys])
 
     with psycopg.connect(postgres_url) as other:
-        other.execute(f"SELECT * FROM {table} WHERE key = 'a' FOR UPDATE".encode())
+        other.execute(f"INSERT INTO {table} VALUES ('a', 'a', 1, 1, 'other', '', '')".encode())
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(write, "first", Change("a", "t0", None), Change("b", "t0", free_row("b", token="first")))
+            tasks.start_soon(write, "first", "a", "b")
             await until_waiting(postgres_url, table, 1)
-            tasks.start_soon(write, "second", Change("a", "t0", free_row("a", token="second")), Change("b", "t0", None))
+            tasks.start_soon(write, "second", "b", "a")
             await until_waiting(postgres_url, table, 2)
             other.rollback()
 
-    assert sorted(results.values()) == [[False, False], [True, True]]
+    assert {tuple(applied) for applied in results.values()} == {(False, False), (True, True)}
 
 
 async def until_waiting(url: str, table: str, number: int) -> None:
@@ -239,18 +249,19 @@ async def test_writes_that_wait_for_a_lock_too_long_fail_and_leave_nothing_behin
         postgres_pool_size=2,
         postgres_command_timeout=PATIENCE,
     ) as repository:
-        await insert(repository, free_row("a"), free_row("b"))
+        await insert(repository, free_row("b"))
         with psycopg.connect(postgres_url) as other:
-            other.execute(f"SELECT * FROM {table} WHERE key = 'a' FOR UPDATE".encode())
+            other.execute(f"INSERT INTO {table} VALUES ('a', 'a', 1, 1, 'other', '', '')".encode())
             for _ in range(3):
                 with anyio.fail_after(5), pytest.raises(RepositoryError):
-                    await repository.write([Change("a", "t0", CHANGED)])
+                    await repository.write([Change("a", None, CHANGED)])
                 assert await repository.read(["b"]) == {"b": free_row("b")}
             await until_waiting(postgres_url, table, 0)
+            other.rollback()
         stored = await repository.read(["a"])
 
     # What was reported as failed is not carried out afterwards.
-    assert stored == {"a": free_row("a")}
+    assert stored == {}
 
 
 # --- values -----------------------------------------------------------------------------------------------------------

@@ -230,6 +230,21 @@ def test_the_servers_clock_decides_when_no_instant_is_given(database: RedisDatab
     assert before <= database.time() <= server_time()
 
 
+def test_a_clock_that_was_set_ahead_is_believed_up_to_the_given_instant(database: RedisDatabase) -> None:
+    shown = database.time()
+    past, later = shown - 3600 * 1_000_000, shown + 3600 * 1_000_000
+    insert(database, due_row("a:1", past), due_row("a:2", past + 1), due_row("b", past))
+
+    claimed = database.claim([ClaimRequest("a", LEASE)], 100, None, "t1", past)
+    assert [(row.key, row.claimable_at) for row in claimed.rows] == [("a:1", past + LEASE)]
+    assert claimed.next_claimable == past + 1
+    assert claimed.now >= shown
+
+    claimed = database.claim([ClaimRequest("b", LEASE)], 100, None, "t1", later)
+    assert [row.claimable_at for row in claimed.rows] == [claimed.now + LEASE]
+    assert claimed.now < later
+
+
 @pytest.mark.parametrize("instant", [2**53 - 1, 2**53, 2**53 + 1, 2**57 + 7, LAST_MICROS - 1])
 def test_an_instant_beyond_what_scores_can_hold_is_kept_exactly_and_never_claimed_early(
     database: RedisDatabase, instant: int
@@ -360,6 +375,74 @@ def test_mending_a_large_index_goes_in_steps_between_claims(
     assert redis.zcard("{anyscheduler}:due:a") == 5_000
 
 
+@pytest.mark.parametrize("name", ["{anyscheduler}:due:a", KEYS, TASKS])
+def test_a_key_of_the_index_that_holds_something_else_holds_up_no_other_task_and_is_made_anew(
+    database: RedisDatabase, redis: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    insert(database, due_row("a:1"), due_row("b:1"))
+    redis.set(name, "something else")
+
+    assert keys_of(claim(database, "a", "b")) == (["b:1"] if name.endswith("a") else ["a:1", "b:1"])
+    changes = [Change(key, None, due_row(key)) for key in ("a:2", "b:2")]
+    assert database.write([*changes, Change("b:1", "t1", None)]) == [True] * 3
+    assert "b:2" in keys_of(claim(database, "a", "b", token="t2"))
+
+    after_a_minute(database, monkeypatch)
+    claim(database, "a", "b", limit=0)
+    assert sorted(database.tasks()) == ["a", "b"]
+    assert [row.key for task in "ab" for row in database.page(task, "", 9)] == ["a:1", "a:2", "b:2"]
+    assert sorted(keys_of(claim(database, "a", "b", now=NEVER_DUE))) == ["a:1", "a:2", "b:2"]
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("name", ["{anyscheduler}:due:a", KEYS, TASKS])
+def test_a_namespace_with_something_else_in_its_index_can_be_opened(
+    database: RedisDatabase, redis: Any, server: RedisServer, name: str
+) -> None:
+    insert(database, due_row("a:1"), due_row("b:1"))
+    redis.set(name, "something else")
+    with opened(server.url) as again:
+        assert sorted(keys_of(claim(again, "a", "b"))) == ["a:1", "b:1"]
+        assert sorted(again.tasks()) == ["a", "b"]
+
+
+def test_a_right_that_the_index_needs_is_missed_aloud(database: RedisDatabase, redis: Any) -> None:
+    insert(database, due_row("a"))
+    redis.execute_command("ACL", "SETUSER", "default", "-zadd")
+    try:
+        with pytest.raises(ERRORS, match=r"no permissions|can't run this command"):
+            insert(database, due_row("b"))
+    finally:
+        redis.execute_command("ACL", "SETUSER", "default", "+zadd")
+
+
+@pytest.mark.parametrize("score", ["inf", "-inf", "1e300", "-1e300"])
+@pytest.mark.parametrize("key", ["a:row", "a:damaged", "a:ghost"])
+def test_a_score_that_is_no_instant_is_never_when_to_look_again_and_is_corrected(
+    database: RedisDatabase, redis: Any, monkeypatch: pytest.MonkeyPatch, key: str, score: str
+) -> None:
+    if key != "a:ghost":
+        insert(database, due_row(key, NEVER_DUE))
+    if key == "a:damaged":
+        redis.hset(ROWS, key, "nothing")
+    redis.zadd("{anyscheduler}:due:a", {key: score})
+
+    seen = claim(database, "a", limit=0).next_claimable
+    assert seen is None if score[0] != "-" else seen is not None and -(10**19) <= seen < 0
+
+    after_a_minute(database, monkeypatch)
+    claimed = claim(database, "a")
+    assert keys_of(claimed) == (["a:damaged"] if key == "a:damaged" else [])
+    assert (
+        claimed.next_claimable
+        == {
+            "a:row": NEVER_DUE,
+            "a:damaged": claimed.now + LEASE,
+            "a:ghost": None,
+        }[key]
+    )
+
+
 # --- a damaged row ----------------------------------------------------------------------------------------------------
 
 DAMAGED = [
@@ -448,10 +531,51 @@ def test_a_key_that_is_no_utf_8_holds_up_no_other_one(database: RedisDatabase, r
 
 
 @pytest.mark.parametrize(
-    "row", [Row("a", "a", -5, 7, "", "\ud800", "\x00\x7f"), Row("a", "a", 0, -(2**62), "t", "", "")]
+    "row", [Row("a", "a", -5, 7, "", "\ud800", "\x00\x7f"), Row("a", "a", 0, 1 - 10**19, "t", "", "")]
 )
 def test_a_row_comes_back_as_it_was_written(row: Row) -> None:
     assert decode_row("a", encode_row(row).encode()) == row
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'[5, "t0", 5, "", "{}"]',
+        b'[ 5,"t0",5,"","{}"]',
+        b' [5,"t0",5,"","{}"]',
+        b'[5,"t\\u0030",5,"","{}"]',
+        b'[5,"t\\u00e9\\u0030",5,"","{}"]',
+        b'[5,"t\\u00E9",5,"","{}"]',
+        b'[5,"\xc3\xa9",5,"","{}"]',
+        b'[5,"\\n",5,"","{}"]',
+        b'[5,"t0" ,5,"","{}"]',
+        b'[10000000000000000000,"t0",5,"","{}"]',
+        b'[-10000000000000000000,"t0",5,"","{}"]',
+        b'[0005,"t0",5,"","{}"]',
+        b'[5e0,"t0",5,"","{}"]',
+        b'[5,"t0",50000000000000000000,"","{}"]',
+        b'[5,"t0", 5 ,"","{}"]',
+        b'[5,"\\u00e9\\ud83d\\ude00",5,"","{}"]',
+        *DAMAGED,
+    ],
+)
+def test_whoever_reads_a_row_can_replace_it_however_it_was_written(
+    database: RedisDatabase, redis: Any, text: bytes
+) -> None:
+    insert(database, due_row("a"))
+    redis.hset(ROWS, "a", text)
+    found = database.read(["a"])["a"]
+    assert database.write([Change("a", found.token + "x", None)]) == [False]
+    assert database.write([Change("a", found.token, found._replace(claimable_at=7, token="t1"))]) == [True]
+    assert database.write([Change("a", "t1", None)]) == [True]
+
+
+@pytest.mark.parametrize("claimable_at", [10**19 - 1, 1 - 10**19])
+def test_a_row_with_the_last_instant_there_is_can_be_replaced(database: RedisDatabase, claimable_at: int) -> None:
+    row = due_row("a", claimable_at)
+    insert(database, row)
+    assert database.read(["a"]) == {"a": row}
+    assert database.write([Change("a", "t0", None)]) == [True]
 
 
 # --- costs ------------------------------------------------------------------------------------------------------------

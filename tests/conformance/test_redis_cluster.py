@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import select
-from contextlib import closing
+import threading
+import time
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from anyscheduler.errors import ConfigurationError
 from anyscheduler.lease import Change
 from anyscheduler.redis import redis_repository
-from anyscheduler.redis.connections import ERRORS
+from anyscheduler.redis.connections import ERRORS, AbortedError
 from anyscheduler.repository import ClaimRequest
 from tests.conformance.redis_scene import LEASE, NEVER_DUE, RIGHTS, claim, due_row, insert, keys_of, opened
 from tests.conformance.stores import free_row, stored_rows
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
     from anyscheduler.redis.connections import Command, Connections
     from anyscheduler.redis.database import RedisDatabase
-    from anyscheduler.repository import Claimed
 
 PARTITIONS = [f"job%p{number}" for number in range(12)]
 
@@ -103,6 +104,16 @@ def test_the_given_instant_counts_on_all_nodes(database: RedisDatabase) -> None:
     assert (claimed.now, claimed.next_claimable) == (5, 6)
 
 
+def test_a_clock_that_was_set_ahead_is_believed_up_to_the_given_instant_on_all_nodes(database: RedisDatabase) -> None:
+    shown = database.time()
+    insert(database, *(due_row(f"{task}:x", number) for number, task in enumerate(PARTITIONS)))
+    claimed = database.claim([ClaimRequest(task, 10) for task in PARTITIONS], 100, None, "t1", 5)
+    assert sorted(keys_of(claimed)) == sorted(f"{task}:x" for task in PARTITIONS[:6])
+    assert {row.claimable_at for row in claimed.rows} == {15}
+    assert claimed.next_claimable == 6
+    assert claimed.now >= shown
+
+
 def test_what_is_announced_on_one_node_is_heard_on_all(database: RedisDatabase, nodes: list[RedisServer]) -> None:
     for number, node in enumerate(nodes):
         with opened(node.url) as other:
@@ -160,6 +171,7 @@ def test_a_slot_that_moves_is_followed(database: RedisDatabase, nodes: list[Redi
     with client(nodes[0]) as source, client(nodes[1]) as target:
         for redis in (target, source):
             redis.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[0])
+        source.execute_command("CLUSTER BUMPEPOCH")  # the third node believes it, too
 
 
 class FailingFromTheThird:
@@ -167,15 +179,16 @@ class FailingFromTheThird:
 
     spread = True
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, error: Exception) -> None:
         self._connections = connections
+        self._error = error
         self._runs = 0
 
-    def run(self, commands: Sequence[Command]) -> list[Any]:
+    def run(self, commands: Sequence[Command], *, partly: bool = False) -> list[Any]:
         self._runs += 1
         if self._runs >= 3:
-            raise RedisConnectionError("gone")
-        return self._connections.run(commands)
+            raise self._error
+        return self._connections.run(commands, partly=partly)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connections, name)
@@ -185,40 +198,151 @@ def test_what_was_claimed_before_a_node_failed_is_known_to_the_caller(database: 
     insert(database, *(due_row(f"{task}:x") for task in PARTITIONS))
     claim(database, "unknown")
     reliable = database._connections
-    database._connections = FailingFromTheThird(reliable)
+    database._connections = FailingFromTheThird(reliable, RedisConnectionError("gone"))
 
     claimed = claim(database, *PARTITIONS)
 
     database._connections = reliable
     [row] = claimed.rows
     assert database.read([row.key]) == {row.key: row}
-    assert claimed.next_claimable is not None
-    assert claimed.next_claimable <= claimed.now, "whoever claims looks again at once"
+    assert claimed.next_claimable == row.claimable_at, "whoever claims does not run against the wall at once"
     assert len(claim(database, *PARTITIONS, token="t2").rows) == len(PARTITIONS) - 1
 
 
-def test_a_node_that_is_gone_is_an_error_until_it_is_back(database: RedisDatabase, nodes: list[RedisServer]) -> None:
+def test_a_claim_that_was_given_up_goes_on_with_no_other_node(database: RedisDatabase) -> None:
     insert(database, *(due_row(f"{task}:x") for task in PARTITIONS))
-    with opened(nodes[0].url, timeout=0.5) as other:
-        nodes[2].stop()
-        with pytest.raises(ERRORS):
-            claim(other, *PARTITIONS)
-        nodes[2].start()
-        _until_complete(nodes)
-        assert len(_claim_until_it_works(other).rows) == len(PARTITIONS)
+    claim(database, "unknown")
+    database._connections = FailingFromTheThird(database._connections, AbortedError("gone"))
+    with pytest.raises(AbortedError):
+        claim(database, *PARTITIONS)
 
 
-def _claim_until_it_works(database: RedisDatabase) -> Claimed:
-    while True:
+def test_a_call_that_hangs_at_one_node_and_is_cut_goes_on_with_no_other_node(
+    database: RedisDatabase, nodes: list[RedisServer]
+) -> None:
+    insert(database, *(due_row(f"{task}:x") for task in PARTITIONS))
+    failed: list[BaseException] = []
+
+    def call() -> None:
         try:
-            return claim(database, *PARTITIONS)
-        except ERRORS:
-            pass
+            claim(database, *PARTITIONS, token="lost")
+        except ERRORS as error:
+            failed.append(error)
+
+    nodes[0].freeze()
+    thread = threading.Thread(target=call)
+    thread.start()
+    while thread.is_alive():
+        assert thread.ident is not None
+        database.abort(thread.ident)
+        thread.join(0.05)
+    nodes[0].thaw()
+    assert [type(error) for error in failed] == [AbortedError]
+    keys = [f"{task}:x" for task in PARTITIONS]
+    assert {row.token for row in database.read(keys).values()} == {"t0"}
+
+
+@contextmanager
+def one_node_gone(database: RedisDatabase, nodes: list[RedisServer], gone: RedisServer) -> Iterator[None]:
+    """Stops a node, and starts it again at the end; the others are told to go on without it."""
+    on_each(nodes, "CONFIG", "SET", "cluster-require-full-coverage", "no")
+    gone.stop()
+    try:
+        yield
+    finally:
+        gone.start()
+        _until_complete(nodes)
+    wait_until(lambda: _answers(database), "the store has noticed")
+
+
+def _answers(database: RedisDatabase) -> bool:
+    try:
+        database.tasks()
+    except ERRORS:
+        return False
+    return True
+
+
+def home(database: RedisDatabase, nodes: list[RedisServer], task: str) -> RedisServer:
+    """Returns the node that a task lies on."""
+    with client(nodes[0]) as redis:
+        slot = redis.execute_command("CLUSTER KEYSLOT", database._keyspace.shard(task).rows)
+        found = [entry[2][1] for entry in redis.execute_command("CLUSTER SLOTS") if entry[0] <= slot <= entry[1]]
+    [node] = [node for node in nodes if node.port in found]
+    return node
+
+
+@pytest.mark.parametrize("with_the_ordinary_tasks", [False, True])
+def test_a_node_that_is_gone_holds_up_what_lies_on_it_and_nothing_else(
+    database: RedisDatabase,
+    nodes: list[RedisServer],
+    caplog: pytest.LogCaptureFixture,
+    with_the_ordinary_tasks: bool,
+) -> None:
+    main = home(database, nodes, "a")
+    gone = main if with_the_ordinary_tasks else next(node for node in nodes if node is not main)
+    waiting = [task for task in PARTITIONS if home(database, nodes, task) is gone]
+    others = [task for task in PARTITIONS if task not in waiting]
+    insert(database, *(due_row(f"{task}:{number}") for task in PARTITIONS for number in range(2)))
+    with one_node_gone(database, nodes, gone):
+        for turn in range(3):
+            claimed = claim(database, *PARTITIONS, token=f"t{turn}")
+            assert sorted(keys_of(claimed)) == ([] if turn else sorted(f"{o}:{n}" for o in others for n in range(2)))
+            assert claimed.now == pytest.approx(time.time() * 1e6, abs=60e6)
+        changes = [Change(f"{task}:0", "t0", due_row(f"{task}:0", token="t9")) for task in PARTITIONS]
+        assert database.write(changes) == [None if task in waiting else True for task in PARTITIONS]
+        with pytest.raises(ERRORS):
+            database.write([Change(f"{waiting[0]}:0", "t0", None)])
+        with pytest.raises(ERRORS):
+            claim(database, "a") if with_the_ordinary_tasks else database.read([f"{waiting[0]}:0"])
+        [warning] = caplog.records
+        assert "some of the nodes of the Redis Cluster cannot be reached" in warning.message
+    assert sorted(keys_of(claim(database, *waiting))) == sorted(f"{task}:{n}" for task in waiting for n in range(2))
+    assert [record.message for record in caplog.records[1:]] == ["all nodes of the Redis Cluster answer again"]
+
+
+def test_a_new_partition_waits_for_the_list_of_partitions_and_no_other_change_does(
+    database: RedisDatabase, nodes: list[RedisServer]
+) -> None:
+    gone = home(database, nodes, "a")  # the list of partitions lies there, too
+    here = [task for task in PARTITIONS if home(database, nodes, task) is not gone]
+    insert(database, due_row(f"{here[0]}:x"))
+    with opened(nodes[0].url) as other, one_node_gone(database, nodes, gone):
+        update = Change(f"{here[0]}:x", "t0", due_row(f"{here[0]}:x", token="t1"))
+        new = Change(f"{here[1]}:x", None, due_row(f"{here[1]}:x"))
+        assert other.write([new, update]) == [None, True]
+        with pytest.raises(ERRORS):
+            other.write([new])
+        assert other.read([f"{here[1]}:x"]) == {}
+    assert database.write([new]) == [True]
+    assert sorted(database.tasks()) == sorted(here[:2])
+
+
+def test_a_slot_that_nobody_served_for_a_while_is_found_again(
+    database: RedisDatabase, nodes: list[RedisServer]
+) -> None:
+    on_each(nodes, "CONFIG", "SET", "cluster-require-full-coverage", "no")
+    task, other = PARTITIONS[:2]
+    insert(database, due_row(f"{task}:x"), due_row(f"{other}:x"))
+    with client(nodes[0]) as redis:
+        slot = redis.execute_command("CLUSTER KEYSLOT", database._keyspace.shard(task).rows)
+    owner = home(database, nodes, task)
+    on_each(nodes, "CLUSTER DELSLOTS", slot)
+    for _ in range(2):  # the first call finds out, and what the next one learns of the slots has a gap
+        with pytest.raises(ERRORS):
+            database.read([f"{task}:x"])
+        assert set(database.read([f"{other}:x"])) == {f"{other}:x"}
+    with client(owner) as redis:
+        redis.execute_command("CLUSTER ADDSLOTS", slot)
+    _until_complete(nodes)
+    wait_until(lambda: _answers(database), "the store has noticed")
+    assert set(database.read([f"{task}:x"])) == {f"{task}:x"}
 
 
 def _until_complete(nodes: list[RedisServer]) -> None:
     wait_until(
-        lambda: all(answer["cluster_state"] == "ok" for answer in on_each(nodes, "CLUSTER INFO")), "the cluster is back"
+        lambda: all(answer["cluster_slots_ok"] == "16384" for answer in on_each(nodes, "CLUSTER INFO")),
+        "the cluster is back",
     )
 
 

@@ -19,7 +19,7 @@ from anyscheduler.task import static_key
 from tests.conformance.stores import LEASE, Opener, free_row, insert, requests, stored_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from anyscheduler.repository import Repository
 
@@ -618,7 +618,7 @@ async def test_rows_outlive_those_who_wrote_them(shared_place: Opener) -> None:
 @pytest.mark.parametrize("checkpoints", [0, 1, 2, 3, 5, 8])
 async def test_a_cancelled_write_is_complete_or_has_not_begun(repository: Repository, checkpoints: int) -> None:
     rows = [free_row(f"a:{number:03}") for number in range(50)]
-    replies: list[list[bool]] = []
+    replies: list[Sequence[bool | None]] = []
 
     async def write() -> None:
         replies.append(await repository.write([Change(row.key, None, row) for row in rows]))

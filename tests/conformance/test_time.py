@@ -96,3 +96,25 @@ async def test_an_instant_that_is_given_wins_over_the_clock_of_the_server(clocke
     assert (await clocked.claim(requests("past"), 5, NOW - 1, "t1")).rows == []
     [row] = (await clocked.claim(requests("future"), 5, later, "t2")).rows
     assert row.claimable_at == later + LEASE
+
+
+async def test_a_clock_that_is_later_than_allowed_ends_no_lease_and_tells_the_time_all_the_same(
+    clocked: Repository,
+) -> None:
+    before = await shown_by(clocked)
+    allowed = before - ONE_MINUTE
+    await insert(clocked, free_row("a:1", allowed - 1), free_row("a:2", allowed + 1))
+
+    claimed = await clocked.claim(requests("a"), 10, None, "t1", allowed)
+
+    assert [row.key for row in claimed.rows] == ["a:1"]
+    assert claimed.rows[0].claimable_at == allowed + LEASE
+    assert before <= claimed.now <= await shown_by(clocked)
+    assert claimed.next_claimable == allowed + 1
+
+
+async def test_a_clock_that_is_earlier_than_allowed_decides_by_itself(clocked: Repository) -> None:
+    before = await shown_by(clocked)
+    await insert(clocked, free_row("a", before + 20 * ONE_MINUTE))
+
+    assert (await clocked.claim(requests("a"), 10, None, "t1", before + 60 * ONE_MINUTE)).rows == []

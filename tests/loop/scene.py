@@ -121,6 +121,7 @@ class WatchedRepository:
         written: How many changes came with each write.
         failing: Operations that raise before they do anything.
         losing: Operations that raise after they were carried out.
+        locked: Keys whose rows cannot be written at the moment.
         slow: Seconds that an operation takes before it is carried out.
         slow_replies: Seconds that its reply takes.
     """
@@ -135,20 +136,25 @@ class WatchedRepository:
         self.written: list[int] = []
         self.failing: set[str] = set()
         self.losing: set[str] = set()
+        self.locked: set[str] = set()
         self.slow: dict[str, float] = {}
         self.slow_replies: dict[str, float] = {}
 
-    async def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str) -> Claimed:
+    async def claim(
+        self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str, not_after: int | None = None
+    ) -> Claimed:
         await self._before("claim")
-        claimed = await self.inner.claim(requests, limit, now, token)
+        claimed = await self.inner.claim(requests, limit, now, token, not_after)
         self.limits.append(limit)
         self.claimed.append(len(claimed.rows))
         await self._after("claim")
         return claimed
 
-    async def write(self, changes: Sequence[Change], *, announce: bool = False) -> list[bool]:
+    async def write(self, changes: Sequence[Change], *, announce: bool = False) -> Sequence[bool | None]:
         await self._before("write")
-        applied = await self.inner.write(changes, announce=announce)
+        free = [change for change in changes if change.key not in self.locked]
+        done = dict(zip((change.key for change in free), await self.inner.write(free, announce=announce), strict=True))
+        applied = [done.get(change.key) for change in changes]
         self.written.append(len(changes))
         await self._after("write")
         return applied

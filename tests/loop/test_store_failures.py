@@ -213,6 +213,88 @@ async def test_replies_that_take_half_a_minute_double_and_lose_nothing() -> None
     assert len(due) >= 8
 
 
+# --- a row that cannot be written at the moment -----------------------------------------------------------------------
+
+
+@virtual
+async def test_a_row_that_somebody_has_locked_holds_up_no_other_and_is_settled_when_it_is_free(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository))
+    now = Stopwatch()
+    starts: list[tuple[str, float]] = []
+
+    async def body(context: Context) -> None:
+        starts.append((context.task.name, now()))
+
+    for name in ("one", "other"):
+        app.task(name=name, interval=timedelta(seconds=10), lease_duration=timedelta(seconds=30))(body)
+
+    async with running(app):
+        await anyio.sleep(5)
+        repository.locked.add("one")
+        await anyio.sleep(20)
+        repository.locked.clear()
+        await anyio.sleep(30)
+
+    assert [second for name, second in starts if name == "other"] == [10, 20, 30, 40, 50]
+    # Its occurrence of 10 is settled at 25 to 27; the next ones are made up for.
+    ones = [second for name, second in starts if name == "one"]
+    assert ones[0] == 10
+    assert 25 <= ones[1] <= 27.1
+    assert len(ones) == 5
+    assert not store_outages(caplog)
+
+
+@virtual
+async def test_what_cannot_be_written_until_its_lease_ends_is_given_up_and_runs_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository))
+    now = Stopwatch()
+    starts: list[float] = []
+
+    @app.task(interval=timedelta(seconds=10), lease_duration=timedelta(seconds=5))
+    async def tick(context: Context) -> None:
+        starts.append(now())
+
+    async with running(app):
+        repository.locked.add("tick")
+        await anyio.sleep(12)
+        assert starts == [10]
+        await anyio.sleep(6)
+        assert len(starts) == 2
+        assert 15 <= starts[1] <= 18
+        repository.locked.clear()
+
+    assert caplog.text.count("the store could not be reached before the lease ended") == 1
+
+
+@virtual
+async def test_a_schedule_that_somebody_keeps_locked_can_not_be_changed_and_is_not_asked_for_all_the_time() -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository))
+    now = Stopwatch()
+
+    @app.dynamic_task()
+    async def hello(context: Context) -> None: ...
+
+    async with app.create() as app_context:
+        await app_context.schedule_task(hello, "it", interval=timedelta(hours=1))
+        repository.locked.add("hello:it")
+        for attempt in (
+            app_context.schedule_task(hello, "it", interval=timedelta(hours=2)),
+            app_context.unschedule_task(hello, "it"),
+        ):
+            with pytest.raises(RepositoryError, match="or have locked it: hello:it"):
+                await attempt
+
+    assert 8 < now() < 15
+    assert repository.calls["write"] < 30
+
+
 # --- a store that came back without its data --------------------------------------------------------------------------
 
 

@@ -46,9 +46,15 @@ class StoreWithClock(WatchedRepository):
         await self._before("time")
         return self.shown()
 
-    async def claim(self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str) -> Claimed:
+    async def claim(
+        self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str, not_after: int | None = None
+    ) -> Claimed:
         self.instants.append(now)
-        return await super().claim(requests, limit, self.shown() if now is None else now, token)
+        if now is not None:
+            return await super().claim(requests, limit, now, token)
+        shown = self.shown()
+        claimed = await super().claim(requests, limit, min(shown, not_after or shown), token)
+        return claimed._replace(now=shown)
 
 
 def app_on(repository: WatchedRepository) -> Scheduler:
@@ -248,3 +254,34 @@ async def test_a_store_without_a_clock_is_told_the_time_of_this_machine() -> Non
 
     assert repository.calls["time"] == 1
     assert began + timedelta(milliseconds=50) <= runs[0][0] <= runs[0][1]
+
+
+@pytest.mark.anyio
+async def test_a_store_whose_clock_is_set_ahead_does_not_take_what_is_being_executed_from_anybody() -> None:
+    repository = StoreWithClock(timedelta(0))
+    apps = [app_on(repository), app_on(repository)]
+    started: list[str] = []
+    release = anyio.Event()
+
+    for app in apps:
+
+        async def body(context: Context) -> None:
+            started.append(context.task.name)
+            await release.wait()
+
+        for number in range(4):
+            app.task(interval=timedelta(hours=1), name=f"t{number}", lease_duration=timedelta(minutes=1))(body)
+
+    async with running(apps[0]), running(apps[1]):
+        repository.ahead = timedelta(seconds=3_599.9)
+        with anyio.fail_after(PATIENCE):
+            while len(started) < 4:
+                await anyio.sleep(0.01)
+            repository.ahead += timedelta(minutes=5)
+            claims = len(repository.instants)
+            while len(repository.instants) < claims + 6:
+                await anyio.sleep(0.01)
+        during = list(started)
+        release.set()
+
+    assert sorted(during) == ["t0", "t1", "t2", "t3"]

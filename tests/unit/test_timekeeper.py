@@ -26,6 +26,12 @@ class Machine:
     def time_ns(self) -> int:
         return self.wall * 1_000
 
+    CLOCK_BOOTTIME = 7
+
+    def clock_gettime_ns(self, clock_id: int) -> int:
+        assert clock_id == self.CLOCK_BOOTTIME
+        return self.monotonic_ns()
+
     def monotonic_ns(self) -> int:
         return self.monotonic * 1_000
 
