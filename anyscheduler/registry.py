@@ -275,7 +275,10 @@ async def _pause(attempt: int) -> None:
 
 
 def _contended(*keys: str) -> RepositoryError:
-    return RepositoryError(f"others have changed it all the time, or have locked it: {_named(keys)}")
+    return RepositoryError(
+        "could not be changed, because others did so all the time or have locked it, or its node is away: "
+        + _named(keys)
+    )
 
 
 def _is_due_again(task: Task, now: int) -> bool:

@@ -288,7 +288,7 @@ async def test_a_schedule_that_somebody_keeps_locked_can_not_be_changed_and_is_n
             app_context.schedule_task(hello, "it", interval=timedelta(hours=2)),
             app_context.unschedule_task(hello, "it"),
         ):
-            with pytest.raises(RepositoryError, match="or have locked it: hello:it"):
+            with pytest.raises(RepositoryError, match="have locked it, or its node is away: hello:it"):
                 await attempt
 
     assert 8 < now() < 15
