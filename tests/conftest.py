@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
+import logging
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
+from tests.canary import Canary
 from tests.servers import shared
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # A machine that is busy with something else is no failure of what is tested.
 settings.register_profile("suite", deadline=None)
@@ -27,6 +32,18 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """The event loop of a test: asyncio, uvloop and trio, one after the other."""
     backend: tuple[str, dict[str, Any]] = request.param
     return backend
+
+
+@pytest.fixture(autouse=True)
+def canary() -> Iterator[None]:
+    """Fails a test in which a password was logged, at whatever level the test has set."""
+    bird = Canary()
+    logging.getLogger().addHandler(bird)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(bird)
+    assert bird.leaks == []
 
 
 @pytest.fixture(scope="session")
