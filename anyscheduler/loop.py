@@ -21,7 +21,7 @@ from anyscheduler.alarm import AT_ONCE, Alarm, ClockWatch
 from anyscheduler.backoff import Backoff, Outage
 from anyscheduler.clock import check_instant, duration_micros
 from anyscheduler.context import Context, Execution
-from anyscheduler.execution import Outcome, execute, is_cancelled
+from anyscheduler.execution import Outcome, execute, is_cancelled, watch_native_cancellation
 from anyscheduler.holding import Holder
 from anyscheduler.options import counted
 from anyscheduler.repository import ClaimRequest
@@ -102,6 +102,7 @@ class Loop:
         self._overtaken = 0
         self._stopping = False
         self._clock_watch = ClockWatch(now)
+        self._has_native_cancellation = watch_native_cancellation()
 
     @property
     def stopped_hard(self) -> bool:
@@ -277,7 +278,7 @@ class Loop:
             self._holder.settle(execution, outcome)
             if is_told:
                 _report(execution, outcome, started, self._now())
-            if anyio.get_current_task().has_pending_cancellation():
+            if self._has_native_cancellation():
                 await _absorb_cancellation()
         finally:
             del self._running[execution]
