@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
 from anyscheduler import lease, options, trigger
 from anyscheduler.clock import check_instant, clamp, from_micros
-from anyscheduler.errors import ConfigurationError, RepositoryError, TaskLockedError
+from anyscheduler.errors import AnySchedulerError, ConfigurationError, RepositoryError, TaskLockedError
+from anyscheduler.gathering import Gathered
 from anyscheduler.lease import Change, Row, State
 from anyscheduler.options import in_one_line
 from anyscheduler.spec import dump_spec, load_spec, placeholder
@@ -67,6 +68,15 @@ class ListTasksResponse:
     continuation_token: str | None
 
 
+class _Wanted(NamedTuple):
+    """An instance that is to be stored."""
+
+    template: Task
+    task: Task
+    spec: str
+    force: bool
+
+
 class Registry:
     """The schedules in one store, as one app reads and changes them."""
 
@@ -74,6 +84,7 @@ class Registry:
         self._repository = repository
         self._now = now
         self._token = new_token
+        self._register_gathered = Gathered(self._register_each, key=lambda wanted: wanted.task.key)
 
     async def register(self, template: Task, task: Task, *, force: bool) -> Row:
         """Stores an instance of `template`, and returns its row.
@@ -89,19 +100,40 @@ class Registry:
             ConfigurationError: Its schedule has no occurrence left.
             RepositoryError: The store failed, or others changed it or kept it locked for seconds.
         """
-        spec = dump_spec(template, task)
+        wanted = _Wanted(template, task, dump_spec(template, task), force)
         for attempt in range(_ATTEMPTS):
             await _pause(attempt)
-            stored = (await self._repository.read([task.key])).get(task.key)
-            if stored is not None and not force:
-                self._refuse_locked(task, stored)
-                row = self._same_trigger(task, template, stored, spec) or self._first_row(task, spec)
-            else:
-                row = self._first_row(task, spec)
-            expected = None if stored is None else stored.token
-            if all(await self._repository.write([Change(task.key, expected, row)], announce=True)):
-                return row
+            result = await self._register_gathered(wanted)
+            if isinstance(result, AnySchedulerError):
+                raise result
+            if result is not None:
+                return result
         raise _contended(task.key)
+
+    async def _register_each(self, wanted: Sequence[_Wanted]) -> list[Row | AnySchedulerError | None]:
+        """Stores instances with one read and one write; returns for each its row, or why not, or None to try again."""
+        stored = await self._repository.read([each.task.key for each in wanted])
+        results: list[Row | AnySchedulerError | None] = []
+        changes: dict[str, Change] = {}
+        for each in wanted:
+            key = each.task.key
+            try:
+                row = self._row_for(each, stored.get(key))
+            except AnySchedulerError as error:
+                results.append(error)
+            else:
+                results.append(row)
+                changes[key] = Change(key, stored[key].token if key in stored else None, row)
+        applied = await self._repository.write(list(changes.values()), announce=True) if changes else []
+        refused = {key for key, applies in zip(changes, applied, strict=True) if not applies}
+        return [None if each.task.key in refused else result for each, result in zip(wanted, results, strict=True)]
+
+    def _row_for(self, wanted: _Wanted, stored: Row | None) -> Row:
+        template, task, spec, force = wanted
+        if stored is not None and not force:
+            self._refuse_locked(task, stored)
+            return self._same_trigger(task, template, stored, spec) or self._first_row(task, spec)
+        return self._first_row(task, spec)
 
     async def unregister(self, key: str) -> None:
         """Removes a schedule, executing or not; one that is not there is removed already."""

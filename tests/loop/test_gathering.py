@@ -1,0 +1,137 @@
+"""Schedules that are registered at the same time go to the store together, and nobody pays for somebody else."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import anyio
+import pytest
+
+from anyscheduler import ConfigurationError, Context, RepositoryError, TaskLockedError
+from tests.loop.scene import START, WatchedRepository, shared, virtual, virtual_app
+
+LATER = START + timedelta(hours=1)
+
+
+async def noop(_context: Context) -> None:
+    pass
+
+
+@virtual
+async def test_what_is_scheduled_while_a_call_is_under_way_goes_with_the_next_one() -> None:
+    repository = WatchedRepository()
+    repository.slow = {"read": 0.1, "write": 0.1}
+    app = virtual_app(repository_factory=shared(repository))
+    task = app.dynamic_task()(noop)
+
+    async with app.create() as app_context, anyio.create_task_group() as group:
+        for number in range(50):
+            group.start_soon(lambda name: app_context.schedule_task(task, name, execute_at=LATER), str(number))
+
+    assert await repository.keys() == {f"noop:{number}" for number in range(50)}
+    assert repository.written == [1, 49]
+    assert repository.calls["read"] == 2
+
+
+@virtual
+async def test_whoever_schedules_a_name_last_wins_and_nobody_fails() -> None:
+    repository = WatchedRepository()
+    repository.slow = {"read": 0.1, "write": 0.1}
+    app = virtual_app(repository_factory=shared(repository))
+    task = app.dynamic_task()(noop)
+
+    async with app.create() as app_context:
+        async with anyio.create_task_group() as group:
+            for number in range(3):
+                group.start_soon(lambda own: app_context.schedule_task(task, "same", execute_at=LATER, own=own), number)
+                # In this order on both event loops.
+                await anyio.sleep(0.001)
+        state = await app_context.get_task(task, "same")
+
+    assert state is not None
+    assert state.task.extra_args == {"own": 2}
+    assert repository.written == [1, 1, 1]
+
+
+@virtual
+async def test_one_that_is_refused_fails_alone() -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository))
+    refused: list[type[Exception]] = []
+
+    @app.dynamic_task()
+    async def work(_context: Context) -> None:
+        await anyio.sleep(5)
+
+    async def schedule(name: str) -> None:
+        try:
+            await app_context.schedule_task(work, name, interval=timedelta(hours=1))
+        except (TaskLockedError, ConfigurationError) as error:
+            refused.append(type(error))
+
+    async with app.create() as app_context, anyio.create_task_group() as group:
+        await group.start(app_context.run)
+        await app_context.schedule_task(work, "busy", execute_at=START)
+        await anyio.sleep(1)
+        repository.slow = {"read": 0.1, "write": 0.1}
+        async with anyio.create_task_group() as together:
+            for name in ("first", "busy", "second"):
+                together.start_soon(schedule, name)
+        stored = await repository.keys()
+        app_context.shutdown()
+
+    assert refused == [TaskLockedError]
+    assert stored == {"work:busy", "work:first", "work:second"}
+
+
+@virtual
+async def test_a_store_that_fails_is_told_to_each_of_them() -> None:
+    repository = WatchedRepository()
+    repository.slow = {"read": 0.1}
+    repository.failing = {"write"}
+    app = virtual_app(repository_factory=shared(repository))
+    task = app.dynamic_task()(noop)
+    told: list[str] = []
+
+    async def schedule(name: str) -> None:
+        with pytest.raises(RepositoryError) as raised:
+            await app_context.schedule_task(task, name, execute_at=LATER)
+        told.append(str(raised.value))
+
+    async with app.create() as app_context:
+        async with anyio.create_task_group() as group:
+            for number in range(5):
+                group.start_soon(schedule, str(number))
+        repository.failing = set()
+        await app_context.schedule_task(task, "after", execute_at=LATER)
+
+    assert len(told) == 5
+    assert len(set(told)) == 1
+    assert await repository.keys() == {"noop:after"}
+
+
+@pytest.mark.parametrize("given_up", ["0", "1", "2"])
+@pytest.mark.parametrize("after", [0.05, 0.15, 0.25, 0.35])
+@virtual
+async def test_one_that_is_cancelled_takes_nobody_with_it(given_up: str, after: float) -> None:
+    # Whoever is cut off may be the one that carries out the call for all, at any point of it.
+    repository = WatchedRepository()
+    repository.slow = {"read": 0.1, "write": 0.1}
+    app = virtual_app(repository_factory=shared(repository))
+    task = app.dynamic_task()(noop)
+    done: set[str] = set()
+
+    async def schedule(name: str) -> None:
+        with anyio.move_on_after(after if name == given_up else 60):
+            await app_context.schedule_task(task, name, execute_at=LATER)
+            done.add(name)
+
+    async with app.create() as app_context, anyio.create_task_group() as group:
+        for number in range(5):
+            group.start_soon(schedule, str(number))
+            # In this order on both event loops.
+            await anyio.sleep(0.001)
+
+    others = {str(number) for number in range(5)} - {given_up}
+    assert done >= others
+    assert await repository.keys() >= {f"noop:{name}" for name in others}
