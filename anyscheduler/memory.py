@@ -51,17 +51,23 @@ class MemoryRepository:
         """See `Repository.claim`."""
         assert now is not None, "there is no clock of its own"
         claimed: list[Row] = []
-        due = [request for request in requests if self._earliest(request.task, now + 1) <= now]
+        queues = [
+            (request.lease, queue) for request in requests if (queue := self._settled_queue(request.task)) is not None
+        ]
+        due = [(duration, queue) for duration, queue in queues if queue[0][0] <= now]
         while due and len(claimed) < limit:
-            for request in due[: limit - len(claimed)]:
-                queue = self._queues[request.task]
-                row = lease.claim(self._rows[queue[0][1]], now + request.lease, token)
+            # One of each task, then a second one of each that has more, and so on.
+            more: list[tuple[int, _Queue]] = []
+            for duration, queue in due[: limit - len(claimed)]:
+                row = lease.claim(self._rows[queue[0][1]], now + duration, token)
                 self._rows[row.key] = row
                 heapreplace(queue, (row.claimable_at, row.key, token))
                 claimed.append(row)
-            due = [request for request in due if self._earliest(request.task, now + 1) <= now]
-        queues = [self._settle_queue(request.task) for request in requests]
-        return Claimed(claimed, min((queue[0][0] for queue in queues if queue is not None), default=None), now)
+                self._settle(queue)
+                if queue[0][0] <= now:
+                    more.append((duration, queue))
+            due = more
+        return Claimed(claimed, min((queue[0][0] for _, queue in queues), default=None), now)
 
     async def write(self, changes: Sequence[Change], *, announce: bool = False) -> list[bool]:  # noqa: ARG002  # nobody else can be listening
         """See `Repository.write`."""
@@ -118,18 +124,16 @@ class MemoryRepository:
         row = self._rows.get(entry[1])
         return row is not None and row.claimable_at == entry[0] and row.token == entry[2]
 
-    def _settle_queue(self, task: str) -> _Queue | None:
+    def _settled_queue(self, task: str) -> _Queue | None:
         """Returns the heap of `task` with an entry on top that counts, or None if the task has no rows."""
         queue = self._queues.get(task)
-        if queue is None:
-            return None
-        while not self._counts(queue[0]):
-            heappop(queue)
+        if queue is not None:
+            self._settle(queue)
         return queue
 
-    def _earliest(self, task: str, otherwise: int) -> int:
-        queue = self._settle_queue(task)
-        return otherwise if queue is None else queue[0][0]
+    def _settle(self, queue: _Queue) -> None:
+        while not self._counts(queue[0]):
+            heappop(queue)
 
 
 @asynccontextmanager
