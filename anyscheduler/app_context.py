@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 import random
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 
 from anyscheduler import options, trigger
 from anyscheduler.backoff import Backoff, Outage
@@ -23,6 +25,8 @@ from anyscheduler.task import Task, instantiate
 from anyscheduler.tokens import TokenSource
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from anyio.abc import TaskStatus
 
     from anyscheduler.plan import Plan
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MOST_PAGE = 10_000
+_AT_ONCE = 500
 _MOST_ANNOUNCED = 30
 
 _RESTORE_SECONDS = 60.0
@@ -139,14 +144,49 @@ class AppContext:
         self._check_open()
         self._check_known(task)
         options.flag("force", force)
-        instance = instantiate(task, name, given, size_limit=self._args_size_limit)
-        trap = trigger.seconds_trap(instance.trigger) if instance.trigger is not None else None
-        if trap is not None:
-            logger.warning("%s: %s", instance, trap)
+        instance = self._instantiate(task, name, given)
         row = await self._registry.register(task, instance, force=force)
         if self._loop is not None:
             self._loop.wake_at(row.claimable_at)
         return instance
+
+    async def schedule_tasks(
+        self, task: Task, instances: Iterable[tuple[str, Mapping[str, Any]]], *, force: bool = False
+    ) -> int:
+        """Schedules many instances of a dynamic task, 500 in a round trip, and returns how many.
+
+        Each is scheduled as `schedule_task` does it. When an error is raised, the instances before the 500 that it
+        lies in are stored; of those 500, none if what is given is wrong, and all others if one is being executed.
+
+        Args:
+            task: The dynamic task.
+            instances: The name of each, and what `schedule_task` takes by keyword: its schedule, options and
+                arguments. They are taken one by one, so a generator of a million costs no memory. Of a name that comes
+                several times the last one counts.
+            force: See `schedule_task`.
+
+        Raises:
+            ConfigurationError: A name, an option, a schedule or an argument can never work.
+            TaskNotFoundError: The task is not one of this app's.
+            TaskLockedError: An instance is being executed, and `force` was not given.
+            RepositoryError: The store failed.
+        """
+        self._check_open()
+        self._check_known(task)
+        options.flag("force", force)
+        count = 0
+        remaining = iter(instances)
+        while batch := list(islice(remaining, _AT_ONCE)):
+            wanted = {name: self._instantiate(task, name, dict(given)) for name, given in batch}
+            earliest, refusal = await self._registry.register_all(task, list(wanted.values()), force=force)
+            if self._loop is not None and earliest is not None:
+                self._loop.wake_at(earliest)
+            if refusal is not None:
+                raise refusal
+            count += len(wanted)
+            # A store that answers at once leaves others no turn.
+            await anyio.lowlevel.checkpoint()
+        return count
 
     async def unschedule_task(self, task: Task, name: str | None = None) -> None:
         """Removes an instance of a dynamic task, also while it is being executed; its result is then refused.
@@ -232,6 +272,13 @@ class AppContext:
 
     def _make_context(self, execution: Execution) -> Context:
         return Context(self, execution, self._shared)
+
+    def _instantiate(self, task: Task, name: str, given: dict[str, Any]) -> Task:
+        instance = instantiate(task, name, given, size_limit=self._args_size_limit)
+        trap = trigger.seconds_trap(instance.trigger) if instance.trigger is not None else None
+        if trap is not None:
+            logger.warning("%s: %s", instance, trap)
+        return instance
 
     def _check_open(self) -> None:
         if self._closed:

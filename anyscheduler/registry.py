@@ -110,6 +110,37 @@ class Registry:
                 return result
         raise _contended(task.key)
 
+    async def register_all(
+        self, template: Task, tasks: Sequence[Task], *, force: bool
+    ) -> tuple[int | None, AnySchedulerError | None]:
+        """Stores many instances of `template`, each as `register` does.
+
+        Args:
+            template: The dynamic task.
+            tasks: Its instances, each name once.
+            force: See `register`.
+
+        Returns:
+            When the first one that was stored is claimable, and why the first one that was refused was; None for none.
+
+        Raises:
+            RepositoryError: The store failed; some may be stored.
+        """
+        pending = [_Wanted(template, task, dump_spec(template, task), force) for task in tasks]
+        stored: list[int] = []
+        refusals: list[AnySchedulerError] = []
+        for attempt in range(_ATTEMPTS):
+            await _pause(attempt)
+            results = await self._register_each(pending)
+            stored += [result.claimable_at for result in results if isinstance(result, Row)]
+            refusals += [result for result in results if isinstance(result, AnySchedulerError)]
+            pending = [wanted for wanted, result in zip(pending, results, strict=True) if result is None]
+            if not pending:
+                break
+        else:
+            refusals.append(_contended(*(wanted.task.key for wanted in pending)))
+        return min(stored, default=None), refusals[0] if refusals else None
+
     async def _register_each(self, wanted: Sequence[_Wanted]) -> list[Row | AnySchedulerError | None]:
         """Stores instances with one read and one write; returns for each its row, or why not, or None to try again."""
         stored = await self._repository.read([each.task.key for each in wanted])

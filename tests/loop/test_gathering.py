@@ -135,3 +135,89 @@ async def test_one_that_is_cancelled_takes_nobody_with_it(given_up: str, after: 
     others = {str(number) for number in range(5)} - {given_up}
     assert done >= others
     assert await repository.keys() >= {f"noop:{name}" for name in others}
+
+
+@virtual
+async def test_many_are_scheduled_in_few_calls() -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository))
+    task = app.dynamic_task()(noop)
+
+    async with app.create() as app_context:
+        count = await app_context.schedule_tasks(
+            task, ((str(number), {"execute_at": LATER}) for number in range(1_200))
+        )
+
+    assert count == 1_200
+    assert repository.written == [500, 500, 200]
+    assert await repository.keys() == {f"noop:{number}" for number in range(1_200)}
+
+
+@virtual
+async def test_of_a_name_that_comes_several_times_the_last_one_counts() -> None:
+    app = virtual_app()
+    task = app.dynamic_task()(noop)
+
+    async with app.create() as app_context:
+        count = await app_context.schedule_tasks(task, [("a", {"execute_at": LATER, "own": own}) for own in (1, 2)])
+        state = await app_context.get_task(task, "a")
+
+    assert count == 1
+    assert state is not None
+    assert state.task.extra_args == {"own": 2}
+
+
+@virtual
+async def test_none_of_many_is_stored_if_one_of_them_is_malformed() -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository))
+    task = app.dynamic_task()(noop)
+    instances = [("good", {"execute_at": LATER}), ("bad\n", {"execute_at": LATER})]
+
+    async with app.create() as app_context:
+        with pytest.raises(ConfigurationError, match="name="):
+            await app_context.schedule_tasks(task, instances)
+
+    assert await repository.keys() == set()
+
+
+@virtual
+async def test_one_of_many_that_is_being_executed_is_refused_and_the_others_are_stored() -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository))
+    ran: list[str] = []
+
+    @app.dynamic_task()
+    async def work(context: Context) -> None:
+        ran.append(context.task.name)
+        await anyio.sleep(5)
+
+    async with app.create() as app_context, anyio.create_task_group() as group:
+        await group.start(app_context.run)
+        await app_context.schedule_task(work, "busy", execute_at=START)
+        await anyio.sleep(1)
+        with pytest.raises(TaskLockedError, match="work:busy"):
+            await app_context.schedule_tasks(work, [(name, {"execute_at": START}) for name in ("busy", "free")])
+        await anyio.sleep(1)
+        app_context.shutdown()
+
+    assert ran == ["busy", "free"]
+
+
+@virtual
+async def test_many_that_are_locked_by_somebody_else_are_tried_again() -> None:
+    repository = WatchedRepository()
+    repository.locked = {"noop:1"}
+    app = virtual_app(repository_factory=shared(repository))
+    task = app.dynamic_task()(noop)
+
+    async with app.create() as app_context, anyio.create_task_group() as group:
+        group.start_soon(
+            app_context.schedule_tasks, task, [(str(number), {"execute_at": LATER}) for number in range(3)]
+        )
+        await anyio.sleep(0.5)
+        repository.locked = set()
+
+    assert await repository.keys() == {"noop:0", "noop:1", "noop:2"}
+    assert repository.written[0] == 3
+    assert set(repository.written[1:]) == {1}
