@@ -60,6 +60,84 @@ async def drain(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
     return {**drained, "executions": given.count, "registered_per_second": first / registered["seconds"]}
 
 
+async def drain_recurring(app: Scheduler, given: argparse.Namespace, schedule: dict[str, object]) -> dict[str, object]:
+    """Measures the same with schedules that are due once in the past hour, and again in the future."""
+    left = given.count
+    running: AppContext
+
+    async def noop(_context: Context) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            running.shutdown()
+
+    task = app.dynamic_task()(noop)
+    async with app.create() as running:
+        await running.schedule_tasks(task, ((f"instance-{number}", schedule) for number in range(given.count)))
+        await move_back(running, timedelta(hours=1))
+        draining = measuring.Stopwatch()
+        await running.run()
+        drained = draining.read()
+    assert not left, left
+    return {**drained, "executions": given.count}
+
+
+async def drain_cron(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
+    """Measures a cron expression in a time zone."""
+    return await drain_recurring(app, given, {"schedule": "0 * * * *", "timezone": "Europe/Berlin"})
+
+
+async def drain_interval(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
+    """Measures an interval."""
+    return await drain_recurring(app, given, {"interval": timedelta(hours=1)})
+
+
+async def register(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
+    """Measures how many once-offs are registered per second: one at a time, by fifty tasks at a time, and in bulk."""
+
+    async def noop(_context: Context) -> None:
+        raise AssertionError("nothing is due")
+
+    task = app.dynamic_task()(noop)
+    due = datetime.now(UTC) + timedelta(days=1)
+    async with app.create() as running:
+        watch = measuring.Stopwatch()
+        first = min(given.count, ONE_AT_A_TIME)
+        for number in range(first):
+            await running.schedule_task(task, f"one-{number}", execute_at=due)
+        rates = {"one": first / watch.read()["seconds"]}
+
+        numbers = iter(range(given.count))
+
+        async def some() -> None:
+            for number in numbers:
+                await running.schedule_task(task, f"fifty-{number}", execute_at=due)
+
+        watch = measuring.Stopwatch()
+        async with anyio.create_task_group() as group:
+            for _ in range(50):
+                group.start_soon(some)
+        rates["fifty"] = given.count / watch.read()["seconds"]
+
+        watch = measuring.Stopwatch()
+        many = ((f"bulk-{number}", {"execute_at": due}) for number in range(given.count))
+        count = await running.schedule_tasks(task, many)
+        rates["bulk"] = count / watch.read()["seconds"]
+    return {**rates}
+
+
+async def move_back(running: AppContext, by: timedelta) -> None:
+    """Makes all instances due earlier."""
+    repository = running._repository
+    micros = by // timedelta(microseconds=1)
+    after = ""
+    while rows := await repository.list("noop", after, COPIED_AT_ONCE):
+        moved = [row._replace(due_at=row.due_at - micros, claimable_at=row.claimable_at - micros) for row in rows]
+        written = await repository.write([Change(row.key, row.token, row) for row in moved])
+        assert all(written)
+        after = rows[-1].key
+
+
 async def copy_first(running: AppContext, numbers: range) -> None:
     """Adds instances like the first, a thousand at a time: one at a time they take longer than all that is measured."""
     repository = running._repository
@@ -120,7 +198,15 @@ async def wake(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
     return {}
 
 
-MEASUREMENTS = {"drain": drain, "lateness": lateness, "woken": woken, "wake": wake}
+MEASUREMENTS = {
+    "drain": drain,
+    "drain-cron": drain_cron,
+    "drain-interval": drain_interval,
+    "register": register,
+    "lateness": lateness,
+    "woken": woken,
+    "wake": wake,
+}
 
 
 def main(given: argparse.Namespace) -> None:

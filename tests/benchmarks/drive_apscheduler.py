@@ -1,13 +1,11 @@
-"""Measures the start lateness of APScheduler 3, in memory, in the environment of the peers.
-
-It has no leases and settles nothing, so its drain would be the speed of something else.
-"""
+"""Measures APScheduler 3, in memory, in the environment of the peers. It has no leases, and settles nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
 from collections import defaultdict, deque
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from tests.benchmarks import measuring
@@ -39,10 +37,33 @@ async def lateness(given: argparse.Namespace) -> dict[str, object]:
     return window.result()
 
 
+async def drain(given: argparse.Namespace) -> dict[str, object]:
+    """Measures from the moment that it may begin until the last of `count` due jobs is finished."""
+    scheduler = importlib.import_module("apscheduler.schedulers.asyncio").AsyncIOScheduler()
+    left, finished = given.count, asyncio.Event()
+
+    async def noop() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            finished.set()
+
+    due = datetime.now(UTC) - timedelta(hours=1)
+    scheduler.start(paused=True)
+    for number in range(given.count):
+        scheduler.add_job(noop, "date", run_date=due, id=f"job-{number}", misfire_grace_time=None)
+    watch = measuring.Stopwatch()
+    scheduler.resume()
+    await finished.wait()
+    result = {**watch.read(), "executions": given.count}
+    scheduler.shutdown()
+    return result
+
+
 def main(given: argparse.Namespace) -> None:
-    """Runs the one measurement that there is."""
-    assert (given.measurement, given.store) == ("lateness", "memory")
-    measuring.report(asyncio.run(lateness(given)))
+    """Runs the measurement that was asked for."""
+    assert given.store == "memory"
+    measuring.report(asyncio.run({"drain": drain, "lateness": lateness}[given.measurement](given)))
 
 
 if __name__ == "__main__":

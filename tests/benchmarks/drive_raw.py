@@ -1,13 +1,16 @@
 """Measures what the server itself is capable of: the least that a scheduler asks of it, over one connection.
 
 For batches of a hundred rows that are due: claim them, then write when each is due next. Nothing is scheduled, run or
-checked, so no scheduler that asks in batches of this size from one connection can be faster.
+checked, so no scheduler that asks in batches of this size from one connection can be faster. In memory: spawn a body
+that does nothing, after taking a slot for it.
 """
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING, TypeAlias
 
+import anyio
 import psycopg
 import redis
 
@@ -49,6 +52,23 @@ def postgres(url: str, count: int) -> Result:
 
 REDIS_CLAIM = """
 local keys = redis.call('ZRANGE', KEYS[1], '-inf', ARGV[1], 'BYSCORE', 'LIMIT', 0, ARGV[2])
+local rows = {}
+for place, key in ipairs(keys) do
+    redis.call('ZADD', KEYS[1], ARGV[3], key)
+    rows[place] = redis.call('HGET', KEYS[2], key)
+end
+return {keys, rows}
+"""
+
+REDIS_UPDATE = """
+for i = 2, #ARGV, 2 do
+    redis.call('ZADD', KEYS[1], ARGV[1], ARGV[i])
+    redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+end
+"""
+
+REDIS_CLAIM_BATCHED = """
+local keys = redis.call('ZRANGE', KEYS[1], '-inf', ARGV[1], 'BYSCORE', 'LIMIT', 0, ARGV[2])
 local scores = {}
 for _, key in ipairs(keys) do
     scores[#scores + 1] = ARGV[3]
@@ -58,7 +78,7 @@ redis.call('ZADD', KEYS[1], unpack(scores))
 return {keys, redis.call('HMGET', KEYS[2], unpack(keys))}
 """
 
-REDIS_UPDATE = """
+REDIS_UPDATE_BATCHED = """
 local scores, rows = {}, {}
 for i = 2, #ARGV, 2 do
     scores[#scores + 1] = ARGV[1]
@@ -71,14 +91,14 @@ redis.call('HSET', KEYS[2], unpack(rows))
 """
 
 
-def of_redis(url: str, count: int) -> Result:
+def of_redis(url: str, count: int, scripts: tuple[str, str]) -> Result:
     """Measures two scripts per batch; a sorted set tells what is due, a hash has the rows, of 100 bytes each."""
     index, rows = keys = ["{raw}:index", "{raw}:rows"]
     with redis.Redis.from_url(url) as client:
         instances = [f"task:instance-{number}" for number in range(count)]
         client.zadd(index, {instance: number for number, instance in enumerate(instances)})
         client.hset(rows, mapping=dict.fromkeys(instances, "x" * 100))
-        claim, update = client.register_script(REDIS_CLAIM), client.register_script(REDIS_UPDATE)
+        claim, update = map(client.register_script, scripts)
         left, watch = count, measuring.Stopwatch()
         while left:
             claimed = claim(keys, [count, BATCH, LEASED])
@@ -87,11 +107,90 @@ def of_redis(url: str, count: int) -> Result:
         return {**watch.read(), "executions": count}
 
 
+def sqlite(path: str, count: int) -> Result:
+    """Measures a claim in one statement and an update of a hundred rows, each a transaction of its own."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("CREATE TABLE raw (key TEXT PRIMARY KEY, due_at INTEGER NOT NULL, row TEXT NOT NULL)")
+    connection.execute("CREATE INDEX due ON raw (due_at)")
+    instances = ((f"task:instance-{number}", number, "x" * 100) for number in range(count))
+    connection.execute("BEGIN")
+    connection.executemany("INSERT INTO raw VALUES (?, ?, ?)", instances)
+    connection.execute("COMMIT")
+    claim = (
+        "UPDATE raw SET due_at = ? WHERE key IN (SELECT key FROM raw WHERE due_at <= ? ORDER BY due_at LIMIT ?) "
+        "RETURNING key, row"
+    )
+    left, watch = count, measuring.Stopwatch()
+    while left:
+        claimed = connection.execute(claim, [LEASED, count, BATCH]).fetchall()
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(
+            "UPDATE raw SET due_at = ?, row = ? WHERE key = ?", [(NEXT, row, key) for key, row in claimed]
+        )
+        connection.execute("COMMIT")
+        assert claimed
+        left -= len(claimed)
+    result: Result = {**watch.read(), "executions": count}
+    connection.close()
+    return result
+
+
+async def spawn(count: int) -> Result:
+    """Measures the start of `count` bodies that do nothing, a hundred at a time."""
+    slots = anyio.CapacityLimiter(BATCH)
+
+    async def noop(slot: int) -> None:
+        slots.release_on_behalf_of(slot)
+
+    watch = measuring.Stopwatch()
+    async with anyio.create_task_group() as group:
+        for slot in range(count):
+            await slots.acquire_on_behalf_of(slot)
+            group.start_soon(noop, slot)
+    return {**watch.read(), "executions": count}
+
+
+def insert(url: str, count: int) -> Result:
+    """Measures the insertion of rows like those of a schedule into PostgreSQL, five hundred in a statement."""
+    with psycopg.connect(url, autocommit=True, prepare_threshold=0) as connection:
+        connection.execute(
+            "CREATE TABLE raw (key text PRIMARY KEY, task text, due_at bigint, claimable_at bigint, token text, "
+            "spec text, state text)"
+        )
+        connection.execute("CREATE INDEX ON raw (task, claimable_at, key)")
+        spec = '{"v":1,"execute_at":1800000000000000}'
+        watch = measuring.Stopwatch()
+        for begin in range(0, count, 500):
+            rows = [
+                (f"noop:instance-{number}", "noop", NEXT, NEXT, f"{number:031x}", spec, "")
+                for number in range(begin, min(begin + 500, count))
+            ]
+            connection.execute(
+                "INSERT INTO raw SELECT * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], "
+                "%s::text[], %s::text[], %s::text[])",
+                [list(column) for column in zip(*rows, strict=True)],
+            )
+        return {**watch.read(), "executions": count}
+
+
 def main(given: argparse.Namespace) -> None:
-    """Runs the one measurement that there is."""
-    assert given.measurement == "drain"
-    measure = {"postgres": postgres, "redis": of_redis}[given.store]
-    measuring.report(measure(given.url, given.count))
+    """Runs the measurement that was asked for on the store that was asked for."""
+    match given.measurement, given.store:
+        case "drain", "memory":
+            result = anyio.run(spawn, given.count, backend=given.backend)
+        case "drain", "sqlite":
+            result = sqlite(given.url, given.count)
+        case "drain", "postgres":
+            result = postgres(given.url, given.count)
+        case "drain", "redis":
+            batched = (REDIS_CLAIM_BATCHED, REDIS_UPDATE_BATCHED)
+            result = of_redis(given.url, given.count, batched if given.tuned else (REDIS_CLAIM, REDIS_UPDATE))
+        case _:
+            assert (given.measurement, given.store) == ("insert", "postgres")
+            result = insert(given.url, given.count)
+    measuring.report(result)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tests.benchmarks import peers
 from tests.benchmarks.comparison import Case, Figure, Group, Target
-from tests.benchmarks.measurements import System, drain, import_time, ours, tick, wake
+from tests.benchmarks.measurements import System, drain, import_time, insert, ours, register, tick, wake
 from tests.benchmarks.stores import STORES, Store
 
 if TYPE_CHECKING:
@@ -24,8 +24,12 @@ OURS, PYNCETTE = "anyscheduler", "pyncette"
 BACKENDS = ("asyncio", "trio")
 SERVERS: Collection[Store] = ("postgres", "redis")
 """The stores that processes on several machines can share."""
-DRAINED_TO_PYNCETTE: dict[Store, float] = {"memory": 20, "sqlite": 30, "redis": 6}
+DRAINED_TO_PYNCETTE: dict[Store, float] = {"memory": 20, "sqlite": 60, "redis": 8, "postgres": 18}
 """How many times as fast as pyncette a drain has to be."""
+SPAWNED = {"asyncio": 0.6, "trio": 0.55}
+"""The part of the rate at which tasks can be spawned that a drain in memory has to reach."""
+CPU_LIMITS = {"asyncio": 0.040, "trio": 0.055}
+"""CPU seconds of the worker that a thousand executions may take."""
 FOUR_WORKERS, SHARED = [ours(backend) for backend in BACKENDS * 2], "four workers: 2 asyncio, 2 trio"
 
 
@@ -72,27 +76,84 @@ def _drain_cases(setting: Setting, store: Store) -> Iterator[Case]:
     def case(name: str, loop: str, system: System, count: int) -> Case:
         return Case(name, f"{STORES[store]}, {loop}, {count:,}", partial(drain, setting.stores, store, system, count))
 
+    def raw(loop: str, *settings: str, name: str = "raw") -> Case:
+        return case(name, loop, System(setting.python, "drive_raw", settings), most * 3)
+
     pyncette = case(PYNCETTE, "asyncio", setting.peer("pyncette"), most // 5)
     rivals = [pyncette]
     our_systems = [(backend, ours(backend)) for backend in BACKENDS]
-    targets = [Target(">=", DRAINED_TO_PYNCETTE[store], pyncette)] if store in DRAINED_TO_PYNCETTE else []
-    if store == "postgres":
-        pgqueuer = case("PgQueuer", "asyncio", setting.peer("pgqueuer"), most)
-        tuned = case("PgQueuer tuned", "uvloop", setting.peer("pgqueuer", "--tuned"), most)
-        raw = case("raw", "one connection", System(setting.python, "drive_raw"), most * 3)
-        targets += [Target(">=", 12_000, unit="/s"), Target(">=", 0.45, raw), Target(">=", 1, tuned)]
-        rivals += [pgqueuer, tuned, raw]
+    targets = [Target(">=", DRAINED_TO_PYNCETTE[store], pyncette)]
+    of_loop: dict[str, list[Target]] = {}
+    match store:
+        case "memory":
+            apscheduler = case("APScheduler 3", "asyncio", setting.peer("apscheduler"), most)
+            spawned = {backend: raw(backend, "--backend", backend) for backend in BACKENDS}
+            rivals += [apscheduler, *spawned.values()]
+            targets.append(Target(">=", 1, apscheduler))
+            of_loop = {loop: [Target(">=", SPAWNED[loop], limit)] for loop, limit in spawned.items()}
+        case "sqlite":
+            limit = raw("one connection")
+            rivals.append(limit)
+            targets += [Target(">=", 25_000, unit="/s"), Target(">=", 0.2, limit)]
+        case "postgres":
+            tuned = case("PgQueuer tuned", "uvloop", setting.peer("pgqueuer", "--tuned"), most)
+            limit = raw("one connection")
+            rivals += [case("PgQueuer", "asyncio", setting.peer("pgqueuer"), most), tuned, limit]
+            targets += [Target(">=", 0.6, limit), Target(">=", 1.4, tuned)]
+        case "redis":
+            arq = case("arq tuned", "uvloop", setting.peer("arq"), most // 5)
+            limit = raw("one connection")
+            rivals += [arq, limit, raw("one connection", "--tuned", name="raw batched")]
+            targets += [Target(">=", 0.4, limit), Target(">=", 8, arq)]
+    if store in SERVERS:
         our_systems.append(("uvloop, tuned", ours("asyncio", "--tuned")))
-    elif store == "redis":
-        arq = case("arq tuned", "uvloop", setting.peer("arq"), most // 5)
-        raw = case("raw", "one connection", System(setting.python, "drive_raw"), most * 3)
-        targets.append(Target(">=", 0.25, raw))
-        rivals += [arq, raw]
     yield from rivals
     for loop, system in our_systems:
         compared = case(OURS, loop, system, most)
-        compared.peers, compared.targets = rivals, {"rate": targets}
+        cpu = Target("<=", CPU_LIMITS.get(loop, CPU_LIMITS["asyncio"]), unit=" s")
+        compared.peers, compared.targets = rivals, {"rate": targets + of_loop.get(loop, []), "cpu": [cpu]}
         yield compared
+
+
+def _recurring(setting: Setting) -> Group:
+    cases = [case for store in setting.chosen for case in _recurring_cases(setting, store)]
+    figures = (Figure("rate", "due schedules drained, executions/s", ",.0f"),)
+    return Group("recurring", cases, figures, setting.rounds)
+
+
+def _recurring_cases(setting: Setting, store: Store) -> Iterator[Case]:
+    count = 2_000 if setting.is_quick else 10_000
+    measures = {
+        name: partial(drain, setting.stores, store, ours("asyncio"), count, what)
+        for name, what in (("once-off", "drain"), ("cron in a zone", "drain-cron"), ("interval", "drain-interval"))
+    }
+    once, *others = [Case(f"{OURS}, {name}", f"{STORES[store]}, asyncio", take) for name, take in measures.items()]
+    for other in others:
+        other.peers, other.targets = [once], {"rate": [Target(">=", 0.85, once)]}
+    yield from (once, *others)
+
+
+def _registering(setting: Setting) -> Group:
+    count = 2_000 if setting.is_quick else 10_000
+    cases: list[Case] = []
+    for store in setting.chosen:
+        own = Case(OURS, f"{STORES[store]}, asyncio", partial(register, setting.stores, store, ours("asyncio"), count))
+        if store == "postgres":
+            system = System(setting.python, "drive_raw")
+            limit = Case(
+                "raw", f"{STORES[store]}, one connection", partial(insert, setting.stores, store, system, count)
+            )
+            own.peers = [limit]
+            own.targets = {"gain": [Target(">=", 4)], "bulk": [Target(">=", 0.6, limit)]}
+            cases.append(limit)
+        cases.append(own)
+    figures = (
+        Figure("one", "registered one at a time, schedules/s", ",.0f"),
+        Figure("fifty", "registered by 50 tasks at a time, schedules/s", ",.0f"),
+        Figure("gain", "50 at a time to one at a time", ".1f"),
+        Figure("bulk", "registered in bulk, schedules/s", ",.0f"),
+    )
+    return Group("registering", cases, figures, setting.rounds)
 
 
 def _lateness(setting: Setting) -> Group:
@@ -107,7 +168,8 @@ def _lateness(setting: Setting) -> Group:
 def _lateness_cases(setting: Setting, store: Store) -> Iterator[Case]:
     is_shared = store in SERVERS
     count, seconds = 100, 2 if setting.is_quick else 3
-    targets = {"p99": [Target("<=", 10 if is_shared else 5, unit=" ms")]}
+    p50, p99 = (1.5, 4) if store == "memory" else (3, 8)
+    targets = {"p50": [Target("<=", p50, unit=" ms")], "p99": [Target("<=", p99, unit=" ms")]}
 
     def case(name: str, loop: str, workers: Sequence[System]) -> Case:
         return Case(name, f"{STORES[store]}, {loop}", partial(tick, setting.stores, store, workers, count, seconds))
@@ -186,6 +248,8 @@ def _imports(setting: Setting) -> Group:
 
 GROUPS: dict[str, Callable[[Setting], Group]] = {
     "drain": _drains,
+    "recurring": _recurring,
+    "registering": _registering,
     "lateness": _lateness,
     "wake-up": _wake_up,
     "keep-up": _keep_up,

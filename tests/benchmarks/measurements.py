@@ -40,10 +40,10 @@ def ours(backend: str, *settings: str) -> System:
     return System(sys.executable, "drive_anyscheduler", ("--backend", backend, *settings))
 
 
-def drain(stores: Stores, store: Store, system: System, count: int) -> Values:
-    """Drains `count` due schedules with one worker."""
+def drain(stores: Stores, store: Store, system: System, count: int, what: str = "drain") -> Values:
+    """Drains `count` due schedules with one worker; `what` is the measurement of the driver."""
     with stores.empty(store) as url:
-        (report,) = run(url, [system.driver("drain", store, count)])
+        (report,) = run(url, [system.driver(what, store, count)])
     values = {
         "rate": report["executions"] / report["seconds"],
         "cpu": report["cpu_seconds"] / report["executions"] * 1_000,
@@ -51,6 +51,21 @@ def drain(stores: Stores, store: Store, system: System, count: int) -> Values:
     if "registered_per_second" in report:
         values["registering"] = report["registered_per_second"]
     return values
+
+
+def register(stores: Stores, store: Store, system: System, count: int) -> Values:
+    """Registers `count` schedules in each way that there is."""
+    with stores.empty(store) as url:
+        (report,) = run(url, [system.driver("register", store, count)])
+    rates: Values = {way: report[way] for way in ("one", "fifty", "bulk")}
+    return {**rates, "gain": rates["fifty"] / rates["one"]}
+
+
+def insert(stores: Stores, store: Store, system: System, count: int) -> Values:
+    """Inserts `count` rows, as fast as the store takes them."""
+    with stores.empty(store) as url:
+        (report,) = run(url, [system.driver("insert", store, count)])
+    return {"bulk": report["executions"] / report["seconds"]}
 
 
 def tick(stores: Stores, store: Store, workers: Sequence[System], count: int, seconds: int) -> Values:
