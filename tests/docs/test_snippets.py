@@ -308,6 +308,8 @@ def check_command(words: list[str], files: set[str]) -> None:
             check_packages([package for package in packages if package != "-e"])
         case ["python", "-m", "pytest"]:
             return
+        case ["python", "-m", package]:
+            assert (ROOT / package.replace(".", "/") / "__main__.py").exists()
         case ["python", file]:
             assert file in files or (ROOT / file).exists()
         case ["docker", "compose", "-f", file, "--profile", profile, "up", "--build"]:
