@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from anyscheduler import options, trigger
@@ -102,7 +103,7 @@ def _load_guarantee(option: str, value: object) -> object:
         case "execution_mode":
             return ExecutionMode(str(value))
         case "lease_duration":
-            return options.duration(option, _load_duration(value), LEAST_LEASE, MOST_LEASE)
+            return options.duration(option, timedelta(microseconds=_load_microseconds(value)), LEAST_LEASE, MOST_LEASE)
         case _:
             return options.flag(option, value)
 
@@ -111,15 +112,21 @@ def _load_trigger(spec: Mapping[str, Any], key: str) -> Trigger:
     if "schedule" in spec:
         return trigger.cron(spec["schedule"], spec.get("timezone"), key)
     if "interval" in spec:
-        return trigger.interval(_load_duration(spec["interval"]))
+        return _load_interval(_load_microseconds(spec["interval"]))
     if "execute_at" in spec:
         check_instant(spec["execute_at"])
         return OnceTrigger(spec["execute_at"])
     raise ValueError("the spec holds no schedule, interval or execute_at")
 
 
-def _load_duration(value: object) -> timedelta:
+# One is read for every row that is executed.
+@lru_cache(maxsize=1024)
+def _load_interval(microseconds: int) -> IntervalTrigger:
+    return trigger.interval(timedelta(microseconds=microseconds))
+
+
+def _load_microseconds(value: object) -> int:
     # Compared before it is converted: timedelta answers a number that is too large with an OverflowError.
     if type(value) is not int or not 0 < value < LAST_MICROS:
         raise ValueError(f"{options.shown(value)} is no duration in microseconds")
-    return timedelta(microseconds=value)
+    return value

@@ -103,14 +103,22 @@ def cron(schedule: object, timezone: object = None, hash_id: str = "") -> CronTr
     """
     if not isinstance(schedule, str) or len(schedule) > _LONGEST_EXPRESSION:
         refuse("schedule", schedule, f"a cron expression as a string of at most {_LONGEST_EXPRESSION} characters")
+    if timezone is not None and not isinstance(timezone, str):
+        resolve(timezone)
+    # Without an H field what they are hashed on makes no difference, and would only keep equal crons apart.
+    hashed_on = hash_id if "H" in schedule.upper() else ""
+    return _cron(str(schedule), None if timezone is None else str(timezone), hashed_on)
+
+
+# One is read for every row that is executed, and thousands of instances share one cron.
+@lru_cache(maxsize=1024)
+def _cron(schedule: str, timezone: str | None, hash_id: str) -> CronTrigger:
     if not schedule.isascii() or not schedule.replace("\t", " ").isprintable():
         refuse("schedule", schedule, "a cron expression in printable ASCII characters")
     fields = schedule.split()
-    name = None
     if timezone is not None:
         resolve(timezone)
-        name = str(timezone)
-    trigger = CronTrigger(" ".join(fields), name, hash_id if any(map(_is_hashed, fields)) else "")
+    trigger = CronTrigger(" ".join(fields), timezone, hash_id if any(map(_is_hashed, fields)) else "")
     _check(trigger.expression, trigger.hash_id)
     return trigger
 
