@@ -81,6 +81,8 @@ class Gathered(Generic[Item, Result]):
         try:
             await turn.called.wait()
         except BaseException:
+            # Also where it is in a call already: if that is carried out again, nobody waits for this one any more.
+            turn.is_done = True
             if turn in self._waiting:
                 self._waiting.remove(turn)
             if turn.leads:
@@ -106,7 +108,7 @@ class Gathered(Generic[Item, Result]):
                 # One exception is raised in one place: each raise adds to its traceback.
                 turn.error = error if turn is leader else _same(error)
         except BaseException:
-            self._waiting.extendleft(turn for turn in reversed(batch) if turn is not leader)
+            self._waiting.extendleft(turn for turn in reversed(batch) if turn is not leader and not turn.is_done)
             raise
         else:
             for turn, result in zip(batch, results, strict=True):

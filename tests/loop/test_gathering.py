@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 
 from anyscheduler import ConfigurationError, Context, RepositoryError, TaskLockedError
+from anyscheduler.gathering import Gathered
 from tests.loop.scene import START, WatchedRepository, shared, virtual, virtual_app
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LATER = START + timedelta(hours=1)
 
@@ -221,3 +227,79 @@ async def test_many_that_are_locked_by_somebody_else_are_tried_again() -> None:
     assert await repository.keys() == {"noop:0", "noop:1", "noop:2"}
     assert repository.written[0] == 3
     assert set(repository.written[1:]) == {1}
+
+
+@virtual
+async def test_one_that_gave_up_while_its_call_was_cut_off_keeps_nobody_waiting() -> None:
+    repository = WatchedRepository()
+    repository.slow = {"read": 0.1}
+    app = virtual_app(repository_factory=shared(repository))
+    task = app.dynamic_task()(noop)
+    done: set[str] = set()
+
+    async def schedule(name: str, patience: float) -> None:
+        with anyio.move_on_after(patience):
+            await app_context.schedule_task(task, name, execute_at=LATER)
+            done.add(name)
+
+    async with app.create() as app_context, anyio.create_task_group() as group:
+        # The first call is for `alone`, the second one for the others, of whom `second` carries it out.
+        for name, patience in (("alone", 60), ("second", 0.16), ("third", 0.13), ("fourth", 60)):
+            group.start_soon(schedule, name, patience)
+            await anyio.sleep(0.001)
+
+    assert done == {"alone", "fourth"}
+    assert await repository.keys() == {"noop:alone", "noop:fourth"}
+
+
+@pytest.mark.parametrize("seed", range(100))
+@virtual
+async def test_whoever_gives_up_or_fails_and_whenever_everybody_else_gets_a_result(seed: int) -> None:
+    chance = random.Random(seed)
+    under_way = 0
+
+    async def call(items: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+        nonlocal under_way
+        under_way += 1
+        assert under_way == 1
+        assert len({key for key, _ in items}) == len(items)
+        try:
+            await anyio.sleep(chance.choice([0, 0.01, 0.02]))
+            if chance.random() < 0.1:
+                raise RepositoryError("the store failed")
+            return list(items)
+        finally:
+            under_way -= 1
+
+    gathered = Gathered(call, key=lambda item: item[0])
+    ended: list[str] = []
+
+    async def ask(number: int) -> None:
+        await anyio.sleep(chance.choice([0, 0.005, 0.01, 0.015]))
+        item = (str(chance.randrange(8)), number)
+        outcome = "gave up"
+        patience = chance.choice([0, 0.001, 0.01, 0.02, 0.03, 60])
+        with anyio.move_on_after(patience):
+            try:
+                assert await gathered(item) == item
+                outcome = "got it"
+            except RepositoryError:
+                outcome = "failed"
+        if patience == 60:
+            assert outcome != "gave up"
+        ended.append(outcome)
+
+    async with anyio.create_task_group() as group:
+        for number in range(30):
+            group.start_soon(ask, number)
+
+    assert len(ended) == 30
+    for _ in range(100):
+        with anyio.fail_after(1):
+            try:
+                assert await gathered(("after", 0)) == ("after", 0)
+            except RepositoryError:
+                continue
+            break
+    else:
+        pytest.fail("nobody gets a result any more")
