@@ -19,6 +19,7 @@ from anyscheduler.errors import (
     TaskLockedError,
     TaskNotFoundError,
 )
+from anyscheduler.events import Event, EventKind
 from anyscheduler.registry import ListTasksResponse, TaskState
 from anyscheduler.task import ExecutionMode, FailureMode, Task
 
@@ -29,6 +30,8 @@ __all__ = [
     "AppContext",
     "ConfigurationError",
     "Context",
+    "Event",
+    "EventKind",
     "ExecutionMode",
     "FailureMode",
     "FixtureError",

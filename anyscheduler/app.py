@@ -28,6 +28,7 @@ from anyscheduler.timekeeper import Timekeeper, steady
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from anyscheduler.events import Event
     from anyscheduler.execution import Middleware
     from anyscheduler.repository import Repository, RepositoryFactory
     from anyscheduler.task import Task
@@ -56,6 +57,8 @@ class Scheduler:
         clock: A callable that returns the current time as an aware datetime, in place of the system's clock.
         shutdown_timeout: How long a graceful stop may take before it becomes a hard one; None for no limit.
         args_size_limit: How many bytes the arguments of one schedule may take as JSON.
+        on_event: Called in the event loop with an `Event` for all that happens to each occurrence; it has to return at
+            once, and what it raises is logged.
         **store_options: The options of the repository factory.
 
     Raises:
@@ -72,11 +75,14 @@ class Scheduler:
         clock: Clock = system_clock,
         shutdown_timeout: timedelta | None = None,
         args_size_limit: int = arguments.DEFAULT_SIZE_LIMIT,
+        on_event: Callable[[Event], object] | None = None,
         **store_options: Any,
     ) -> None:
         if repository_factory is None:
             repository_factory = _factory_for(store_options)
         _check_callable("clock", clock, "a callable that returns an aware datetime")
+        if on_event is not None:
+            _check_callable("on_event", on_event, "a callable that takes an Event")
         self._poll_interval = options.duration("poll_interval", poll_interval, _LEAST_INTERVAL, _MOST_POLL_INTERVAL)
         self._concurrency_limit = options.whole_number("concurrency_limit", concurrency_limit, 1, _MOST_AT_A_TIME)
         self._batch_size = options.whole_number("batch_size", batch_size, 1, _MOST_AT_A_TIME)
@@ -84,6 +90,7 @@ class Scheduler:
         self._created = 0
         self.set_shutdown_timeout(shutdown_timeout)
         self._args_size_limit = options.whole_number("args_size_limit", args_size_limit, 1, _MOST_ARGS)
+        self._on_event = on_event
         self._factory = repository_factory
         self._store_options = store_options
         self._check_store_options()
@@ -196,6 +203,7 @@ class Scheduler:
             concurrency_limit=self._concurrency_limit,
             batch_size=self._batch_size,
             shutdown_timeout=self._shutdown_timeout,
+            on_event=self._on_event,
         )
         self._created += 1
         try:

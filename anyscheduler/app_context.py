@@ -19,6 +19,7 @@ from anyscheduler.backoff import Backoff, Outage
 from anyscheduler.clock import from_micros
 from anyscheduler.context import Context, Execution, check_attribute_name
 from anyscheduler.errors import ConfigurationError, RepositoryError, TaskNotFoundError
+from anyscheduler.events import Reporter
 from anyscheduler.loop import Loop
 from anyscheduler.registry import ListTasksResponse, Registry, TaskState
 from anyscheduler.task import Task, instantiate
@@ -56,7 +57,8 @@ class AppContext:
         self._now = now
         self._args_size_limit = args_size_limit
         self._new_token = TokenSource(self._now)
-        self._registry = Registry(repository, self._now, self._new_token)
+        self._reporter = None if plan.on_event is None else Reporter(plan.on_event, self._now)
+        self._registry = Registry(repository, self._now, self._new_token, self._reporter)
         self._shared: dict[str, Any] = {}
         self._loop: Loop | None = None
         self._run_scope = anyio.CancelScope()
@@ -94,6 +96,7 @@ class AppContext:
             outage=self._outage,
             new_token=self._new_token,
             make_context=self._make_context,
+            reporter=self._reporter,
             look_after=self._restore_static,
         )
         try:

@@ -14,6 +14,7 @@ import anyio
 from anyscheduler import lease, trigger
 from anyscheduler.alarm import AT_ONCE, NEVER
 from anyscheduler.errors import LeaseLostError
+from anyscheduler.events import EventKind
 from anyscheduler.execution import Outcome
 from anyscheduler.options import in_one_line
 from anyscheduler.settlement import Entry, Settlement
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from anyscheduler.context import Execution
+    from anyscheduler.events import Reporter
     from anyscheduler.lease import Change, Row
     from anyscheduler.tokens import TokenSource
 
@@ -41,6 +43,7 @@ class Holder:
         now: The time, in microseconds since the epoch.
         new_token: Draws fence tokens.
         wake_at: Called with the instant from which on something that was written is claimable.
+        reporter: Is told of what is written; None if nobody wants to know.
     """
 
     def __init__(
@@ -51,12 +54,14 @@ class Holder:
         now: Callable[[], int],
         new_token: TokenSource,
         wake_at: Callable[[int], None],
+        reporter: Reporter | None,
     ) -> None:
         self._settlement = settlement
         self._retry_after = retry_after
         self._now = now
         self._token = new_token
         self._wake_at = wake_at
+        self._reporter = reporter
         self._late = 0
 
     @property
@@ -80,7 +85,7 @@ class Holder:
         3. Otherwise the claim is enough.
         """
         if task.execution_mode is ExecutionMode.AT_MOST_ONCE:
-            return _commit(task, row, self._now(), self._token())
+            return self._commit(task, row, self._now(), self._token())
         if task.parent_task is not None and task.lease_duration != task.parent_task.lease_duration:
             return lease.Change(row.key, row.token, lease.extend(row, self._now() + task.lease_micros))
         return None
@@ -99,7 +104,7 @@ class Holder:
             if result and cancelled:
                 self._give_back(row, change)
 
-        self._settlement.submit(Entry(row.key, lambda _now, _token: change, row.claimable_at, done))
+        self._queue(row, Entry(row.key, lambda _now, _token: change, row.claimable_at, done))
         try:
             await written.wait()
         except BaseException:
@@ -122,7 +127,7 @@ class Holder:
         def work_out(_now: int, token: str) -> Change:
             return lease.give_back(row, written, token)
 
-        self._settlement.submit(Entry(row.key, work_out, NEVER, lambda _change, _applied: None, announce=True))
+        self._queue(row, Entry(row.key, work_out, NEVER, lambda _change, _applied: None, announce=True))
 
     async def extend(self, execution: Execution) -> None:
         """Extends the lease of an execution; see `Context.heartbeat`."""
@@ -162,7 +167,7 @@ class Holder:
             done(applied)
 
         row = execution.row
-        self._settlement.submit(Entry(row.key, work_out, row.claimable_at, note))
+        self._queue(row, Entry(row.key, work_out, row.claimable_at, note))
 
     def settle(self, execution: Execution, outcome: Outcome) -> None:
         """Queues what the outcome means for the stored schedule.
@@ -178,11 +183,11 @@ class Holder:
             return
         match outcome:
             case Outcome.SUCCEEDED | Outcome.SKIPPED:
-                self._submit(row, partial(_commit_or_set_aside, task, row))
+                self._submit(row, partial(self._commit_or_set_aside, task, row))
             case Outcome.FAILED:
                 match task.failure_mode:
                     case FailureMode.COMMIT:
-                        self._submit(row, partial(_commit_or_set_aside, task, row))
+                        self._submit(row, partial(self._commit_or_set_aside, task, row))
                     case FailureMode.UNLOCK:
                         self._submit(row, lambda now, token: lease.release(row, now + self._retry_after, token))
                     case FailureMode.NONE:
@@ -207,7 +212,27 @@ class Holder:
         if held.claimable_at <= self._now():
             self._late += 1
             done = self._late_done
-        self._settlement.submit(Entry(held.key, work_out, held.claimable_at, done, announce))
+        self._queue(held, Entry(held.key, work_out, held.claimable_at, done, announce))
+
+    def _commit_or_set_aside(self, task: Task, row: Row, now: int, token: str) -> Change:
+        try:
+            return self._commit(task, row, now, token)
+        except Exception as error:  # noqa: BLE001  # the row's own affair again; here the trigger can have raised
+            return _set_aside(row, error, now, token)
+
+    def _commit(self, task: Task, row: Row, now: int, token: str) -> Change:
+        assert task.trigger is not None
+        due = trigger.next_due(task.trigger, row.due_at, now, fast_forward=task.fast_forward)
+        if due is None and not isinstance(task.trigger, trigger.OnceTrigger):
+            logger.info("%s: its schedule has ended; this was the last occurrence", task)
+        if self._reporter is not None and task.fast_forward:
+            first = trigger.next_due(task.trigger, row.due_at, now, fast_forward=False)
+            if first is not None and first != due:
+                self._reporter.tell(EventKind.SKIPPED, row._replace(due_at=first), until=due)
+        return lease.commit(row, due, token)
+
+    def _queue(self, held: Row, entry: Entry) -> None:
+        self._settlement.submit(entry if self._reporter is None else _reported(self._reporter, held, entry))
 
     def _late_done(self, change: Change, applied: bool | None) -> None:
         self._late -= 1
@@ -229,19 +254,19 @@ class Holder:
             self._wake_at(change.row.claimable_at)
 
 
-def _commit_or_set_aside(task: Task, row: Row, now: int, token: str) -> Change:
-    try:
-        return _commit(task, row, now, token)
-    except Exception as error:  # noqa: BLE001  # the row's own affair again; here the trigger can have raised
-        return _set_aside(row, error, now, token)
+def _reported(reporter: Reporter, held: Row, entry: Entry) -> Entry:
+    """Returns the entry as one that tells when it is written, and what came of that."""
 
+    def work_out(now: int, token: str) -> Change:
+        change = entry.work_out(now, token)
+        reporter.sent(held, change)
+        return change
 
-def _commit(task: Task, row: Row, now: int, token: str) -> Change:
-    assert task.trigger is not None
-    due = trigger.next_due(task.trigger, row.due_at, now, fast_forward=task.fast_forward)
-    if due is None and not isinstance(task.trigger, trigger.OnceTrigger):
-        logger.info("%s: its schedule has ended; this was the last occurrence", task)
-    return lease.commit(row, due, token)
+    def done(change: Change, applied: bool | None) -> None:
+        reporter.answered(held, change, applied)
+        entry.done(change, applied)
+
+    return entry._replace(work_out=work_out, done=done)
 
 
 def _set_aside(row: Row, error: Exception, now: int, token: str) -> Change:

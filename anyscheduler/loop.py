@@ -21,6 +21,7 @@ from anyscheduler.alarm import AT_ONCE, Alarm, ClockWatch
 from anyscheduler.backoff import Backoff, Outage
 from anyscheduler.clock import check_instant, duration_micros
 from anyscheduler.context import Context, Execution
+from anyscheduler.events import EventKind
 from anyscheduler.execution import Outcome, execute, is_cancelled, watch_native_cancellation
 from anyscheduler.holding import Holder
 from anyscheduler.options import counted
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup, TaskStatus
 
+    from anyscheduler.events import Reporter
     from anyscheduler.lease import Change, Row
     from anyscheduler.plan import Plan
     from anyscheduler.repository import Claimed, Repository
@@ -74,6 +76,7 @@ class Loop:
         outage: Outage,
         new_token: TokenSource,
         make_context: Callable[[Execution], Context],
+        reporter: Reporter | None,
         look_after: Callable[[Loop], Coroutine[Any, Any, None]],
     ) -> None:
         self._plan = plan
@@ -81,6 +84,7 @@ class Loop:
         self._now = now
         self._token = new_token
         self._make_context = make_context
+        self._reporter = reporter
         self._look_after = look_after
         self._of_column = {column: task for task in tasks.values() for column in task.columns()}
         self._requests = deque(ClaimRequest(column, task.lease_micros) for column, task in self._of_column.items())
@@ -93,6 +97,7 @@ class Loop:
             now=now,
             new_token=new_token,
             wake_at=self._alarm.set_for,
+            reporter=reporter,
         )
         self._hard_stop = anyio.CancelScope()
         self._listening = anyio.CancelScope()
@@ -197,6 +202,9 @@ class Loop:
         self._backoff.succeeded()
         if now is None:
             self._now.learn(claimed.now, asked)
+        if self._reporter is not None:
+            for row in claimed.rows:
+                self._reporter.tell(EventKind.CLAIMED, row, at=claimed.now, until=row.claimable_at)
         if not await self._start_all(claimed.rows, bodies):
             return False
         if claimed.rows:
@@ -274,7 +282,11 @@ class Loop:
                 return
             is_told = logger.isEnabledFor(logging.INFO)
             started = self._now() if is_told else 0
+            if self._reporter is not None:
+                self._reporter.tell(EventKind.STARTED, execution.row)
             outcome = await execute(execution, self._make_context(execution), self._plan.middlewares)
+            if self._reporter is not None:
+                self._reporter.tell(EventKind.ENDED, execution.row, detail=outcome.name.lower())
             self._holder.settle(execution, outcome)
             if is_told:
                 _report(execution, outcome, started, self._now())

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import timedelta
 
+    from anyscheduler.events import Event
     from anyscheduler.execution import Middleware
     from anyscheduler.task import Task
 
@@ -26,6 +28,7 @@ class Plan:
         concurrency_limit: How many executions may run at a time.
         batch_size: How many rows one claim may take.
         shutdown_timeout: How long a graceful stop may take before it becomes a hard one; None for no limit.
+        on_event: Called with what happens to each occurrence; None for nobody.
     """
 
     defined: tuple[Task, ...]
@@ -34,6 +37,7 @@ class Plan:
     concurrency_limit: int
     batch_size: int
     shutdown_timeout: timedelta | None
+    on_event: Callable[[Event], object] | None
 
     def enabled(self) -> dict[str, Task]:
         """Returns the tasks that are enabled at the moment, by name, in the order of definition."""

@@ -15,6 +15,7 @@ import anyio
 from anyscheduler import lease, options, trigger
 from anyscheduler.clock import check_instant, clamp, from_micros
 from anyscheduler.errors import AnySchedulerError, ConfigurationError, RepositoryError, TaskLockedError
+from anyscheduler.events import EventKind
 from anyscheduler.gathering import Gathered
 from anyscheduler.lease import Change, Row, State
 from anyscheduler.options import in_one_line
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
     from datetime import datetime
 
+    from anyscheduler.events import Reporter
     from anyscheduler.repository import Repository
     from anyscheduler.tokens import TokenSource
 
@@ -80,10 +82,13 @@ class _Wanted(NamedTuple):
 class Registry:
     """The schedules in one store, as one app reads and changes them."""
 
-    def __init__(self, repository: Repository, now: Callable[[], int], new_token: TokenSource) -> None:
+    def __init__(
+        self, repository: Repository, now: Callable[[], int], new_token: TokenSource, reporter: Reporter | None = None
+    ) -> None:
         self._repository = repository
         self._now = now
         self._token = new_token
+        self._reporter = reporter
         self._register_gathered = Gathered(self._register_each, key=lambda wanted: wanted.task.key)
 
     async def register(self, template: Task, task: Task, *, force: bool) -> Row:
@@ -155,7 +160,7 @@ class Registry:
             else:
                 results.append(row)
                 changes[key] = Change(key, stored[key].token if key in stored else None, row)
-        applied = await self._repository.write(list(changes.values()), announce=True) if changes else []
+        applied = await self._write(list(changes.values()), announce=True) if changes else []
         refused = {key for key, applies in zip(changes, applied, strict=True) if not applies}
         return [None if each.task.key in refused else result for each, result in zip(wanted, results, strict=True)]
 
@@ -171,7 +176,7 @@ class Registry:
         for attempt in range(_ATTEMPTS):
             await _pause(attempt)
             stored = (await self._repository.read([key])).get(key)
-            if stored is None or all(await self._repository.write([Change(key, stored.token, None)])):
+            if stored is None or all(await self._write([Change(key, stored.token, None)])):
                 return
         raise _contended(key)
 
@@ -228,7 +233,7 @@ class Registry:
                     changes.append(change)
                 elif row is not None:
                     due[task.name] = row.due_at
-            applied = await self._repository.write(changes) if changes else []
+            applied = await self._write(changes) if changes else []
             for change, applies in zip(changes, applied, strict=True):
                 if applies and change.row is not None:
                     due[pending[change.key].name] = change.row.due_at
@@ -258,6 +263,16 @@ class Registry:
                 "the store has schedules of tasks that this app does not define; they are left untouched: %s",
                 _named(unknown),
             )
+
+    async def _write(self, changes: Sequence[Change], *, announce: bool = False) -> Sequence[bool | None]:
+        applied = await self._repository.write(changes, announce=announce)
+        if self._reporter is not None:
+            for change, applies in zip(changes, applied, strict=True):
+                if applies and change.row is None:
+                    self._reporter.unscheduled(change.key)
+                elif applies and change.row is not None:
+                    self._reporter.tell(EventKind.SCHEDULED, change.row)
+        return applied
 
     def _refuse_locked(self, task: Task, stored: Row) -> None:
         until = lease.locked_until(stored, self._now())
