@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
 import pytest
@@ -13,6 +14,12 @@ from anyscheduler import ConfigurationError, Context, Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+NewApp: TypeAlias = Callable[[], Scheduler]
+"""Returns an app; another one on the same place, when it is called again."""
+
+DAILY: Final[dict[str, Any]] = {"schedule": "@daily"}
+"""A schedule that nothing is wrong with."""
 
 _LONGEST = 600
 
