@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyscheduler import Scheduler, options
+from anyscheduler import options
 from anyscheduler.errors import ConfigurationError
 from anyscheduler.task import FailureMode
 
@@ -222,15 +222,3 @@ def test_known_options_are_not_taken_for_slips_of_each_other() -> None:
     given_options: dict[str, Any] = {"name": 1, "names": 2}
     options.refuse_unknown(given_options, ["name", "names"], "Scheduler")
     assert given_options == {"name": 1, "names": 2}
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"postgres_url": "postgresql://h/d", "redis_url": "redis://h"},
-        {"sqlite_database": "x.db", "redis_url": "redis://h"},
-    ],
-)
-def test_two_stores_at_once_are_refused_by_name(given: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=" and ".join(sorted(given, reverse="sqlite_database" in given))):
-        Scheduler(**given)
