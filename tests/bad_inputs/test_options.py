@@ -100,9 +100,7 @@ def test_an_option_of_an_app_is_refused_when_the_app_is_made(option: str, value:
     ids=["none", "a number", "naive", "a date", "an argument"],
 )
 @pytest.mark.anyio
-async def test_a_clock_that_shows_no_aware_datetime_is_refused_before_anything_is_opened(
-    clock: Any, shown: str
-) -> None:
+async def test_a_clock_that_shows_no_aware_datetime_is_refused_before_the_app_runs(clock: Any) -> None:
     with refused("clock=", "a callable that returns an aware datetime"):
         async with Scheduler(clock=clock).create():
             raise AssertionError("unreachable")
