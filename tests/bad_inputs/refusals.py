@@ -81,4 +81,4 @@ def label(value: object) -> str:
     except ValueError:  # an int that is too long for it
         text = "endless"
     text = re.sub(" at 0x[0-9a-f]+", "", text)  # an id is the same in every run
-    return f"{text[:40]}-{len(text)}"
+    return f"{text[:60]}-{len(text)}"
