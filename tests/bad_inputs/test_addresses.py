@@ -201,7 +201,7 @@ def test_a_bad_namespace_is_refused(namespace: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "namespace", ["{}", "a:b", "a*", "}:rows", "\U0001f600", "\u202e", " ", "%", "x" * 255], ids=label
+    "namespace", ["{}", "a:b", "a*", "}:rows", "\U0001f600", "\u05d0", " ", "%", "x" * 255], ids=label
 )
 def test_an_odd_namespace_is_one(namespace: str) -> None:
     redis_repository(redis_url="redis://localhost", redis_namespace=namespace)
