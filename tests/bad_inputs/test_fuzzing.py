@@ -33,7 +33,7 @@ from anyscheduler.zones import offset_at, resolve
 from tests.bad_inputs.refusals import body
 from tests.conformance.stores import insert
 from tests.loop.damage import Scene
-from tests.loop.scene import micros, running
+from tests.loop.scene import Backend, micros, running
 
 _WANTED: Final = int(os.environ.get("ANYSCHEDULER_FUZZ_EXAMPLES", "0"))
 
@@ -156,8 +156,9 @@ def test_any_text_is_refused_or_is_a_zone_and_no_file_outside_of_the_zone_data_i
 
 # --- the command line -------------------------------------------------------------------------------------------------
 
-known = ["run", "--help", "-h", "--version", "--", "--backend", "trio", "asyncio", "--uvloop", "--verbose", "--log-level",
-         "DEBUG", "--shutdown-timeout", "5", "nan", "program:app", "program:number", "program", "--backend=trio",
+known = ["run", "--help", "-h", "--version", "--", "--backend", "trio", "asyncio", "--uvloop", "--verbose",
+         "--log-level",         "DEBUG", "--shutdown-timeout", "5", "nan", "program:app", "program:number", "program",
+         "--backend=trio",
          "--shutdown-timeout=1", "broken:app", "lazy:app", "program.py:app", "\0", ""]  # fmt: skip
 options = st.sampled_from(["backend", "log-level", "shutdown-timeout", "verbose"])
 arguments = st.one_of(
@@ -315,13 +316,16 @@ class Rows:
                 assert (stored.due_at, stored.spec, stored.state) == (row.due_at, row.spec, row.state)
 
 
-@given(st.lists(st.tuples(specs, states, stored_instants), min_size=1, max_size=8), st.booleans())
+@given(
+    st.lists(st.tuples(specs, states, stored_instants), min_size=1, max_size=8),
+    st.booleans(),
+    st.sampled_from(["asyncio", "trio"]),
+)
 @fuzzed(60)
 def test_whatever_rows_there_are_the_loop_goes_on_and_none_is_lost(
-    rows: list[tuple[str, str, int]], fails: bool
+    rows: list[tuple[str, str, int]], fails: bool, backend: Backend
 ) -> None:
-    run_virtual(lambda: _run_in_virtual_time(rows, fails=fails))
+    async def run() -> None:
+        await Rows(rows, fails=fails).run()
 
-
-async def _run_in_virtual_time(rows: list[tuple[str, str, int]], *, fails: bool) -> None:
-    await Rows(rows, fails=fails).run()
+    run_virtual(run, backend=backend)
