@@ -17,6 +17,7 @@ import click
 from anyscheduler import __version__, runner
 from anyscheduler.app import Scheduler
 from anyscheduler.errors import ConfigurationError
+from anyscheduler.options import in_one_line
 
 _USAGE_ERROR = 2
 
@@ -74,7 +75,7 @@ def _load(target: str, *, verbose: bool) -> Scheduler:
     module_name, colon, name = target.partition(":")
     if module_name.endswith(".py"):
         guess = f"{module_name.removesuffix('.py').replace('/', '.').strip('.')}:{name or 'app'}"
-        _fail(f"{target!r} is not of the form module:app; did you mean {guess}?")
+        _fail(f"{target!r} is not of the form module:app; did you mean {in_one_line(guess)}?")
     if not colon or not module_name or not name or not all(part.isidentifier() for part in module_name.split(".")):
         _fail(f"{target!r} is not of the form module:app, such as hello:app or package.module:app")
     # As `python -m` does: what is in the current directory can be imported.
@@ -86,14 +87,26 @@ def _load(target: str, *, verbose: bool) -> Scheduler:
             traceback.print_exc()
         if isinstance(error, ConfigurationError):
             _fail(f"module {module_name!r}: {error}")
-        _fail(f"module {module_name!r} cannot be imported: {type(error).__name__}: {' '.join(str(error).split())}")
+        _fail(f"module {module_name!r} cannot be imported: {_in_words(error)}")
     try:
-        app = getattr(module, name)
+        app: object = getattr(module, name)
+        if isinstance(app, Scheduler):
+            return app
     except AttributeError:
         _fail(f"module {module_name!r} has no {name!r}")
-    if not isinstance(app, Scheduler):
-        _fail(f"{target} is of type {type(app).__name__}, and not a Scheduler")
-    return app
+    except BaseException as error:  # noqa: BLE001  # a module may make its attributes when they are asked for
+        if verbose:
+            traceback.print_exc()
+        _fail(f"module {module_name!r} does not give {name!r}: {_in_words(error)}")
+    return _fail(f"{target} is of type {type(app).__name__}, and not a Scheduler")
+
+
+def _in_words(error: BaseException) -> str:
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001  # it is anybody's error, and what went wrong is its name at least
+        text = "it cannot be shown"
+    return in_one_line(f"{type(error).__name__}: {text}")
 
 
 def _fail(cause: str) -> NoReturn:

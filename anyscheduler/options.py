@@ -19,6 +19,7 @@ Choice = TypeVar("Choice", bound="StrEnum")
 
 _SHOWN = 80
 _NAME_BYTES = 255
+_MOST_SECONDS = timedelta.max // timedelta(seconds=1)
 
 
 def shown(value: object) -> str:
@@ -50,12 +51,13 @@ def duration(option: str, value: object, least: timedelta, most: timedelta) -> t
         if least <= value <= most:
             return value
         refuse(option, value, f"a timedelta from {least} to {most}")
-    hint = f", such as timedelta(seconds={shown(value)})" if _is_number(value) else ", such as timedelta(seconds=5)"
-    refuse(option, value, f"a datetime.timedelta{hint}")
+    meant = shown(value) if _is_number_of_seconds(value) else "5"
+    refuse(option, value, f"a datetime.timedelta, such as timedelta(seconds={meant})")
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_number_of_seconds(value: object) -> bool:
+    # Compared, since an int can be too large for math.isfinite.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST_SECONDS
 
 
 def whole_number(option: str, value: object, least: int, most: int) -> int:
@@ -146,7 +148,8 @@ def refuse_slips(keywords: Iterable[str], options: Iterable[str]) -> None:
         for option in known:
             if _one_slip(keyword, option):
                 raise ConfigurationError(
-                    f"{keyword!r} is not an option; did you mean {option!r}? (An argument needs a name of its own.)"
+                    f"{shown(keyword)} is not an option; did you mean {option!r}? "
+                    "(An argument needs a name of its own.)"
                 )
 
 
@@ -160,7 +163,9 @@ def refuse_unknown(keywords: Iterable[str], options: Iterable[str], owner: str) 
     refuse_slips((keyword for keyword in keywords if keyword not in known), known)
     for keyword in keywords:
         if keyword not in known:
-            raise ConfigurationError(f"{owner} has no option {keyword!r}; its options are: {', '.join(sorted(known))}")
+            raise ConfigurationError(
+                f"{owner} has no option {shown(keyword)}; its options are: {', '.join(sorted(known))}"
+            )
 
 
 def in_one_line(text: str) -> str:

@@ -76,7 +76,7 @@ def load_spec(template: Task, key: str, text: str) -> Task:
     """
     spec = load_object(text)
     version = spec.get("v")
-    if version != SPEC_VERSION:
+    if type(version) is not int or version != SPEC_VERSION:
         raise ValueError(f"the spec has version {options.shown(version)}, and this release reads {SPEC_VERSION}")
     own_args = spec.get("args", {})
     if not isinstance(own_args, dict):
@@ -109,6 +109,8 @@ def _load_guarantee(option: str, value: object) -> object:
 
 
 def _load_trigger(spec: Mapping[str, Any], key: str) -> Trigger:
+    if ("schedule" in spec) + ("interval" in spec) + ("execute_at" in spec) > 1:
+        raise ValueError("the spec holds more than one of schedule, interval and execute_at")
     if "schedule" in spec:
         return trigger.cron(spec["schedule"], spec.get("timezone"), key)
     if "interval" in spec:

@@ -240,6 +240,9 @@ def instantiate(template: Task, name: str, given: dict[str, Any], *, size_limit:
     if not template.dynamic:
         raise ConfigurationError(f"task {template.name!r} is not dynamic; define it with @app.dynamic_task()")
     options.schedule_name("name", name)
+    for option in ("name", "task", "force"):
+        if option in given:
+            options.refuse(option, given[option], "given once for the call, and not for an instance")
     options.refuse_slips((key for key in given if key not in _INSTANCE_OPTIONS), _INSTANCE_OPTIONS)
     own_args = {key: given[key] for key in given if key not in _INSTANCE_OPTIONS}
     task = instance_of(template, name, arguments.check(own_args, size_limit), _guarantees(given))
@@ -328,7 +331,8 @@ def _check_body(body: object) -> None:
     called = body if inspect.isroutine(body) or inspect.isclass(body) else getattr(body, "__call__", None)  # noqa: B004
     if inspect.isclass(body) or not callable(body):
         options.refuse("the body", body, "an async function or a plain function that takes the context")
-    if any(inspect.isgeneratorfunction(part) or inspect.isasyncgenfunction(part) for part in (body, called)):
+    within = getattr(body, "__func__", None)  # of a staticmethod
+    if any(inspect.isgeneratorfunction(part) or inspect.isasyncgenfunction(part) for part in (body, called, within)):
         options.refuse("the body", body, "a function that returns; a generator would never be run")
     try:
         signature = inspect.signature(body)

@@ -35,10 +35,13 @@ _PROBES = (_FIRST, *range(_YEAR, _YEAR + 366 * _DAY, _DAY), _LAST)
 
 # Offsets such as UTC+25 are left out (GMT+0 is a key), so that not even the zone data is searched for them.
 _KEY = re.compile(r"(?!(?:UTC|GMT)[+\-](?!0$))[A-Za-z0-9_+\-]+(?:/[A-Za-z0-9_+\-]+)*", re.ASCII)
-# The abbreviation that a POSIX string begins with. One with a slash in it is a misspelt key: dateutil would take
-# `Europe/Dubln2` for a zone two hours west of Greenwich.
-_POSIX = re.compile(r"[^/0-9+\-,]+[0-9+\-]", re.ASCII)
-_POSIX_COMMAS = (0, 2)
+# All that dateutil reads as it is meant. Left to itself it takes `Europe/Dubln2` and `Europe%2fDublin` for zones two
+# hours west of Greenwich, `UTC+1.5` for `UTC+1`, `UTC 5` for `UTC-5`, and the sixth week of a month for its last one.
+_OFFSET = r"[+\-]?[0-9]{1,2}(?:[0-5][0-9]|:[0-5][0-9])?"
+_DAY_OF_YEAR = r"(?:[1-9][0-9]?|[12][0-9]{2}|3[0-5][0-9]|36[0-5])"
+_CHANGE_DAY = rf"(?:M(?:1[0-2]|[1-9])\.[1-5]\.[0-6]|J{_DAY_OF_YEAR}|0|{_DAY_OF_YEAR})"
+_CHANGE = rf"{_CHANGE_DAY}(?:/[0-9]{{1,6}}(?::[0-5][0-9]){{0,2}})?"
+_POSIX = re.compile(rf"[A-Za-z]+{_OFFSET}(?:[A-Za-z]+(?:{_OFFSET})?(?:,{_CHANGE},{_CHANGE})?)?", re.ASCII)
 _ALLOWED = (
     "an IANA name such as 'Europe/Dublin', an offset such as 'UTC+12' (twelve hours east; less than a day), "
     "or a POSIX string such as 'EST5EDT,M3.2.0,M11.1.0'; never a path"
@@ -113,8 +116,7 @@ def _by_rule(name: str) -> tzinfo | None:
     3. One of the two abbreviations of the system's own zone, such as CEST: the system's zone.
     """
     if any(character in string.digits for character in name):
-        # Other numbers of commas are dateutil's own deprecated format, which it answers with a warning.
-        if not _POSIX.match(name) or name.count(",") not in _POSIX_COMMAS:
+        if not _POSIX.fullmatch(name):
             return None
         try:
             return tz.tzstr(name)

@@ -6,6 +6,7 @@ Knows: options, connecting. The operations are in `database.py`, the table in `s
 from __future__ import annotations
 
 import logging
+import re
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -44,6 +45,15 @@ _MOST_PATIENCE: Final = timedelta(hours=1)
 _CONNECT_SECONDS: Final = 5
 _MOST_CONNECTIONS: Final = 1_000
 _LAST_PORT: Final = 65_535
+_WHOLE_NUMBERS: Final = (
+    "connect_timeout",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "tcp_user_timeout",
+)
+"""What libpq reads as a number when it connects. Its complaint has the word timeout in it, as if waiting would help."""
 
 _POOL_NAME: Final = "anyscheduler"
 
@@ -149,7 +159,8 @@ def _check_url(url: object) -> tuple[str, str]:
         options.refuse("postgres_url", seen, f"no driver is named in the scheme: {allowed}")
     if scheme not in {"postgres", "postgresql"} or "\0" in url:
         options.refuse("postgres_url", seen, allowed)
-    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()} | {"ssl"}
+    # A connection for replication understands no statements.
+    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()} - {"replication"} | {"ssl"}
     unknown: list[str] = []
     try:
         query = parse_qsl(urlsplit(url).query, keep_blank_values=True)
@@ -164,6 +175,9 @@ def _check_url(url: object) -> tuple[str, str]:
         options.refuse("postgres_url", seen, f"libpq has no parameter {unknown[0]!r}")
     if not all(0 < port <= _LAST_PORT for port in ports):
         options.refuse("postgres_url", seen, f"a port is from 1 to {_LAST_PORT}")
+    for parameter in _WHOLE_NUMBERS:
+        if not re.fullmatch(r"-?[0-9]{1,9}|", str(parts.get(parameter, ""))):
+            options.refuse("postgres_url", seen, f"{parameter} is a whole number")
     hosts = parts.get("host") or parts.get("hostaddr")
     if any("@" in str(part) for part in (hosts, parts.get("dbname"))):
         # The rest of a password that was not encoded.

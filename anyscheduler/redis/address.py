@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import redis
-from redis.connection import URL_QUERY_ARGUMENT_PARSERS, parse_url
+from redis.connection import parse_url
 
 from anyscheduler import options
 
@@ -21,8 +21,34 @@ _ALLOWED: Final = (
     "redis://[user:password@]host[:port][/db], the same with rediss:// for TLS, unix:///path?db=0, or "
     "redis+sentinel://[user:password@]host:port,host:port/service[/db]; percent-encode what is special in a password"
 )
+_IN_QUERY: Final = (
+    "db",
+    "username",
+    "password",
+    "client_name",
+    "protocol",
+    "socket_timeout",
+    "socket_connect_timeout",
+    "socket_keepalive",
+    "retry_on_timeout",
+    "health_check_interval",
+    "ssl_keyfile",
+    "ssl_certfile",
+    "ssl_cert_reqs",
+    "ssl_ca_certs",
+    "ssl_ca_path",
+    "ssl_ca_data",
+    "ssl_check_hostname",
+    "ssl_password",
+    "ssl_min_version",
+    "ssl_ciphers",
+)
+"""The connection options that a text can express. redis-py takes any argument of its classes there, also one that has
+to be an object, and a host or port, which it then ignores."""
+_OF_A_SENTINEL: Final = "sentinel_"
 _SENTINEL_PORT: Final = 26379
 _LAST_PORT: Final = 65_535
+_ALLOWED_DATABASE: Final = "the database is a number, as in redis://host/0; percent-encode a / in the password"
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/?#@\[\]]+)(?::([0-9]{1,5}))?")
 
 
@@ -59,6 +85,11 @@ def parse(url: object) -> Address:
     if "#" in url or not _is_query(url.partition("?")[2]):
         # A password that was not encoded, and would be cut off there.
         _refuse(url, f"what follows a ? is name=value, and there is no #; {_ALLOWED}")
+    names = [name for name, _ in parse_qsl(url.partition("?")[2])]
+    if scheme == _SENTINEL:
+        names = [name.removeprefix(_OF_A_SENTINEL) for name in names]
+    if not set(names) <= set(_IN_QUERY):
+        _refuse(url, f"what may follow a ? is {', '.join(_IN_QUERY)}")
     return _sentinels(url) if scheme == _SENTINEL else _server(url)
 
 
@@ -72,14 +103,18 @@ def _server(url: str) -> Address:
     if not found:
         _refuse(url, _ALLOWED)
     is_unix = split.scheme == "unix"
-    if is_unix and not found.get("path"):
+    if is_unix and ("\0" in found.get("path", "") or not found.get("path")):
         _refuse(url, "it names no socket, as in unix:///run/redis/redis.sock")
     if not is_unix:
         if not hosts[0] or hosts[1] == 0:
             _refuse(url, "it names no host, or port 0; " + _ALLOWED)
-        if "db" not in split.query:
+        if not _is_host(found["host"]):
+            _refuse(url, "its host has a blank, a slash or a control character in it; " + _ALLOWED)
+        if "db" not in dict(parse_qsl(split.query)):
             found["db"] = _database(url, split.path)
         found["socket_keepalive"] = True
+    if found.get("db", 0) < 0:
+        _refuse(url, _ALLOWED_DATABASE)
     found.setdefault("connection_class", redis.Connection)
     _check_options(url, found)
     if is_unix:
@@ -111,16 +146,22 @@ def _sentinels(url: str) -> Address:
     if not of_query:
         _refuse(url, "an option after the ? has a value that it cannot have")
     for name, text in of_query.items():
-        if name.startswith("sentinel_"):
-            own[name.removeprefix("sentinel_")] = text
+        if name.startswith(_OF_A_SENTINEL):
+            own[name.removeprefix(_OF_A_SENTINEL)] = text
         elif name != "host":
             found[name] = text
+    if found["db"] < 0:
+        _refuse(url, _ALLOWED_DATABASE)
     _check_options(url, found | {"connection_class": redis.Connection})
     _check_options(url, own | {"connection_class": redis.Connection})
     places = ",".join(_place(*sentinel) for sentinel in sentinels)
     return Address(
         _shown(_SENTINEL, found, f"{places}/{service}/{found['db']}"), found, sentinels, unquote(service), own
     )
+
+
+def _is_host(text: str) -> bool:
+    return text.isprintable() and not re.search(r"[\s/@]", text)
 
 
 def _is_query(text: str) -> bool:
@@ -145,7 +186,7 @@ def _database(url: str, path: str) -> int:
     if not text:
         return 0
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        _refuse(url, "the database is a number, as in redis://host/0; percent-encode a / in the password")
+        _refuse(url, _ALLOWED_DATABASE)
     return int(text)
 
 
@@ -156,8 +197,7 @@ def _check_options(url: str, found: dict[str, Any]) -> None:
     with suppress(TypeError, ValueError, redis.RedisError):
         connection_class(**arguments)
         return
-    known = ", ".join(sorted(URL_QUERY_ARGUMENT_PARSERS))
-    _refuse(url, f"redis-py has no such connection option; among those that it takes in a URL are {known}")
+    _refuse(url, "an option after the ? has a value that it cannot have, or belongs to rediss:// only")
 
 
 def _refuse(url: str, allowed: str) -> NoReturn:

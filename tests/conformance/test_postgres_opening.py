@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import anyio
 import pytest
 
-from anyscheduler.errors import ConfigurationError
 from anyscheduler.lease import Change
 from anyscheduler.postgres import postgres_repository
 from tests.conformance.postgres_tables import SECRET, changed, execute, new_name, open_and_close, refused
@@ -20,6 +17,7 @@ from tests.servers.postgres import PostgresServer, start_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 NOW = 1_000_000
 
@@ -67,69 +65,6 @@ async def test_table_names_that_differ_in_case_are_different_tables(url: str) ->
     ):
         await insert(one, free_row("a"))
         assert await two.tasks() == []
-
-
-BAD_NAMES = ["", "a;drop table x", '"x"', "x\n", "x ", "x y", "1x", "x-y", "x" * 49, "x" * 200, "\u00e9", "\u0661x",
-             "x\0", "a.b.c", ".x", "x.", "a.\n", '"a".b', None, True, 5, b"x", Path("x")]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", BAD_NAMES, ids=range(len(BAD_NAMES)))
-def test_any_other_table_name_is_refused_when_the_option_is_given(name: Any) -> None:
-    with pytest.raises(ConfigurationError, match="postgres_table_name"):
-        postgres_repository(postgres_url="postgresql://nowhere.invalid/db", postgres_table_name=name)
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        "",
-        "canary",
-        "mysql://app:canary@host/db",
-        "postgresql+psycopg://app:canary@host/db",
-        "host=localhost password=canary",
-        "postgresql://",
-        "postgresql:///db",
-        "postgresql://app:canary@/db",
-        "postgresql://app:canary@:5432/db",
-        "postgresql://app:canary@host:99999/db",
-        "postgresql://app:canary@host:0/db",
-        "postgresql://app:canary@host:port/db",
-        "postgresql://app:canary@host/db?sslmod=require",
-        "postgresql://app:canary%zz@host/db",
-        "postgresql://app:[canary@host/db",
-        "postgresql://app:canary@host/d\0b",
-        # What was not percent-encoded lands in the name of the host or of the database.
-        "postgresql://app:p@canary@host/db",
-        "postgresql://app:p/canary@host/db",
-        "postgresql://app:12/canary@host/db",
-        None,
-        5,
-        b"postgresql://app:canary@host/db",
-    ],
-)
-def test_a_url_that_is_none_is_refused_when_the_option_is_given_without_its_password(given: Any) -> None:
-    with pytest.raises(ConfigurationError, match="postgres_url") as caught:
-        postgres_repository(postgres_url=given)
-
-    assert SECRET not in str(caught.value)
-    assert caught.value.__cause__ is None
-    assert SECRET not in str(caught.value.__context__)
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("postgres_skip_table_create", 1),
-        ("postgres_pool_size", 0),
-        ("postgres_pool_size", 1_001),
-        ("postgres_pool_size", True),
-        ("postgres_command_timeout", 5),
-    ],
-)
-def test_other_options_are_refused_by_name(option: str, value: Any) -> None:
-    options: dict[str, Any] = {option: value}
-    with pytest.raises(ConfigurationError, match=option):
-        postgres_repository(postgres_url="postgresql://nowhere.invalid/db", **options)
 
 
 @pytest.mark.anyio
@@ -299,18 +234,3 @@ async def test_a_server_that_is_not_up_yet_is_waited_for_with_one_line(
     assert "retry until it is back" in lines[0]
     assert "is back" in lines[1]
     assert SECRET not in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("given", "cause"),
-    [
-        ("", "it is empty"),
-        ("postgresql+psycopg://app:canary@host/db", "no driver is named in the scheme"),
-        ("postgresql://app:canary@host/db?nonsense=1", "libpq has no parameter 'nonsense'"),
-        ("postgresql://app:canary@host:70000/db", "a port is from 1 to 65535"),
-    ],
-)
-def test_a_url_that_is_refused_says_which_part_of_it_is_wrong(given: str, cause: str) -> None:
-    with pytest.raises(ConfigurationError, match=re.escape(cause)) as refusal:
-        postgres_repository(postgres_url=given)
-    assert "canary" not in str(refusal.value)

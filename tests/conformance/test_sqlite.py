@@ -79,46 +79,6 @@ async def test_a_table_name_of_letters_digits_and_underscores_works_whatever_it_
         assert await repository.write([Change("a", "t1", None)]) == [True]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        "a;drop table x",
-        '"x"',
-        "x\n",
-        "x ",
-        " x",
-        "x y",
-        "1x",
-        "main.x",
-        "x-y",
-        "x" * 64,
-        "x" * 200,
-        "\u00e9",
-        "\u0661x",
-        "x\u0661",
-        "x\0",
-        "sqlite_master",
-        "SQLITE_x",
-        None,
-        True,
-        5,
-        b"x",
-        Path("x"),
-    ],
-)
-def test_any_other_table_name_is_refused_before_a_file_is_opened(path: Path, name: Any) -> None:
-    with pytest.raises(ConfigurationError, match="sqlite_table_name"):
-        sqlite_repository(sqlite_database=path, sqlite_table_name=name)
-    assert not path.exists()
-
-
-@pytest.mark.parametrize("given", ["", "a\0b", b"schedules.db", 5, None, True, ["x"]])
-def test_a_path_that_is_none_is_refused_when_the_option_is_given(given: Any) -> None:
-    with pytest.raises(ConfigurationError, match="sqlite_database"):
-        sqlite_repository(sqlite_database=given)
-
-
 def test_the_options_alone_open_nothing(path: Path) -> None:
     sqlite_repository(sqlite_database=path)
 

@@ -1,4 +1,4 @@
-"""What is added to an app: values in the context; and that its definition is closed once it was created."""
+"""What is added to an app: values in the context."""
 
 from __future__ import annotations
 
@@ -65,18 +65,3 @@ async def test_an_app_can_be_created_again_and_has_its_fixtures_set_up_anew() ->
             events.append("created")
 
     assert events == ["db up", "created", "db down"] * 2
-
-
-@virtual
-async def test_a_created_app_takes_no_more_definitions() -> None:
-    app = virtual_app()
-
-    async def middleware(context: Context, next: object) -> None: ...
-
-    async with app.create():
-        with pytest.raises(RuntimeError, match="has been created"):
-            app.task(interval=timedelta(seconds=1))(lambda _context: None)
-        with pytest.raises(RuntimeError, match="has been created"):
-            app.use_middleware(middleware)
-        with pytest.raises(RuntimeError, match="has been created"):
-            app.use_fixture("late", _fixture)

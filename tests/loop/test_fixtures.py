@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from anyscheduler import AppContext, Context, FixtureError, Scheduler
 from tests.loop.scene import Stopwatch, run_for, virtual, virtual_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from anyscheduler import AppContext, Context, Scheduler
 
 
 def _add(app: Scheduler, name: str, events: list[str]) -> None:
@@ -145,42 +146,6 @@ async def test_a_teardown_that_fails_is_raised_and_does_not_keep_the_others_from
             pass
 
     assert events == ["first up", "last up", "last down", "first down"]
-
-
-@virtual
-async def test_a_fixture_that_never_yields_is_an_error_of_that_fixture() -> None:
-    app = virtual_app()
-    events: list[str] = []
-    _add(app, "first", events)
-
-    @app.fixture()
-    async def empty(app_context: AppContext) -> AsyncIterator[None]:
-        if app_context is None:
-            yield  # type: ignore[unreachable]  # it makes this a generator
-
-    with pytest.raises(FixtureError, match="'empty' ended without a yield"):
-        async with app.create():
-            pass
-
-    assert events == ["first up", "first down"]
-
-
-@virtual
-async def test_a_second_yield_is_an_error_of_that_fixture() -> None:
-    app = virtual_app()
-    events: list[str] = []
-    _add(app, "first", events)
-
-    @app.fixture()
-    async def twice(app_context: AppContext) -> AsyncIterator[int]:
-        yield 1
-        yield 2
-
-    with pytest.raises(FixtureError, match="'twice' yielded a second time"):
-        async with app.create():
-            pass
-
-    assert events == ["first up", "first down"]
 
 
 @virtual

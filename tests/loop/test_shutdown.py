@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import anyio
-import pytest
 
 from tests.loop.scene import START, Stopwatch, WatchedRepository, micros, run_for, running, shared, virtual, virtual_app
 
@@ -89,39 +88,6 @@ async def test_a_body_may_stop_the_app_and_shutdown_twice_is_once() -> None:
 
     assert ends == [13]
     assert now() == 13
-
-
-@virtual
-async def test_run_twice_at_the_same_time_is_an_error() -> None:
-    app = virtual_app()
-
-    async with running(app) as app_context:
-        with pytest.raises(RuntimeError, match="running already"):
-            await app_context.run()
-
-
-@virtual
-async def test_the_context_cannot_be_used_after_it_closed() -> None:
-    app = virtual_app()
-
-    @app.dynamic_task()
-    async def hello(context: Context) -> None: ...
-
-    async with app.create() as app_context:
-        pass
-
-    with pytest.raises(RuntimeError, match="closed"):
-        await app_context.run()
-    with pytest.raises(RuntimeError, match="closed"):
-        await app_context.schedule_task(hello, "it", execute_at=START)
-    with pytest.raises(RuntimeError, match="closed"):
-        await app_context.unschedule_task(hello, "it")
-    with pytest.raises(RuntimeError, match="closed"):
-        await app_context.get_task(hello, "it")
-    with pytest.raises(RuntimeError, match="closed"):
-        await app_context.list_tasks(hello)
-    with pytest.raises(RuntimeError, match="closed"):
-        app_context.add_to_context("name", 1)
 
 
 @virtual

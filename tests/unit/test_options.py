@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyscheduler import Scheduler, options
+from anyscheduler import options
 from anyscheduler.errors import ConfigurationError
 from anyscheduler.task import FailureMode
 
@@ -165,40 +165,6 @@ def test_a_name_may_be_any_printable_text_of_up_to_255_bytes(name: str) -> None:
     assert options.schedule_name("name", name) == name
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        "a\0b",
-        "a\nb",
-        "a\r",
-        "\t",
-        "\x1b[31m",
-        "\x7f",
-        "\x85",
-        "\u2028",
-        "\u2029",
-        "\ud800",
-        "a\udfff",
-        "x" * 256,
-        "\u00e9" * 128,
-        "\U0001f600" * 64,
-        "x" * 1_000_000,
-        None,
-        5,
-        True,
-        b"a",
-        ["a"],
-    ],
-)
-def test_any_other_name_is_refused_and_shown_on_one_short_line(name: object) -> None:
-    with pytest.raises(ConfigurationError, match="1 to 255 bytes in UTF-8") as caught:
-        options.schedule_name("name", name)
-
-    assert str(caught.value).isprintable()
-    assert len(str(caught.value)) < 250
-
-
 # --- misspelt options -------------------------------------------------------------------------------------------------
 
 
@@ -256,15 +222,3 @@ def test_known_options_are_not_taken_for_slips_of_each_other() -> None:
     given_options: dict[str, Any] = {"name": 1, "names": 2}
     options.refuse_unknown(given_options, ["name", "names"], "Scheduler")
     assert given_options == {"name": 1, "names": 2}
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"postgres_url": "postgresql://h/d", "redis_url": "redis://h"},
-        {"sqlite_database": "x.db", "redis_url": "redis://h"},
-    ],
-)
-def test_two_stores_at_once_are_refused_by_name(given: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=" and ".join(sorted(given, reverse="sqlite_database" in given))):
-        Scheduler(**given)

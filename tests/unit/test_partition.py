@@ -135,15 +135,6 @@ def test_enabled_partitions_can_be_changed_before_the_app_runs_and_are_checked_a
         parent.columns()
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize(
-    "option", [{"partition_count": 4}, {"partition_selector": select_by_sha1}, {"enabled_partitions": [0]}]
-)
-def test_the_options_of_partitions_are_refused_for_a_task_that_has_none(option: dict[str, Any], dynamic: bool) -> None:
-    with pytest.raises(ConfigurationError, match=rf"^{next(iter(option))}= .*partitioned_task"):
-        define(dynamic=dynamic, interval=SECOND, **option)
-
-
 @pytest.mark.parametrize("slip", ["partition_counts", "partitions_count", "enable_partitions", "partition_selecto"])
 def test_a_slip_in_an_option_is_refused_and_not_taken_for_an_argument(slip: str) -> None:
     with pytest.raises(ConfigurationError, match="did you mean"):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from datetime import UTC, date, datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -17,10 +17,7 @@ from anyscheduler.errors import ConfigurationError
 from anyscheduler.spec import dump_spec, load_spec, placeholder
 from anyscheduler.task import ExecutionMode, FailureMode
 from anyscheduler.trigger import CronTrigger, IntervalTrigger, OnceTrigger
-from tests.unit.definitions import AT, INSTANCES, LIMIT, SECOND, body, define, instance, template
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+from tests.unit.definitions import AT, INSTANCES, SECOND, body, define, instance, template
 
 names = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=20)
 # Mostly made of what the encoding of keys has to tell apart.
@@ -112,94 +109,6 @@ def test_a_body_is_an_async_function_or_a_plain_one(func: Any, is_async: bool) -
     assert task.is_async(func) is is_async
 
 
-def _generator(context: Any) -> Iterator[None]:
-    yield
-
-
-async def _async_generator(context: Any) -> AsyncIterator[None]:
-    yield
-
-
-class _GeneratorCallable:
-    def __call__(self, context: Any) -> Iterator[None]:
-        yield context
-
-
-@pytest.mark.parametrize(
-    "func",
-    [
-        _generator,
-        _async_generator,
-        functools.partial(_generator),
-        _GeneratorCallable(),
-        _Callable,
-        dict,
-        None,
-        5,
-        "body",
-        (body,),
-    ],
-)
-def test_what_would_never_run_as_a_body_is_refused(func: object) -> None:
-    with pytest.raises(ConfigurationError, match="the body="):
-        define(func, name="x", interval=SECOND)
-
-
-def test_a_callable_without_a_name_needs_one() -> None:
-    for func in (functools.partial(body), _Callable()):
-        with pytest.raises(ConfigurationError, match="name="):
-            define(func, interval=SECOND)
-        assert define(func, name="given", interval=SECOND).name == "given"
-
-
-@pytest.mark.parametrize(
-    ("given_options", "message"),
-    [
-        ({}, "needs one of schedule=, interval="),
-        ({"schedule": None, "interval": None}, "needs one of schedule=, interval="),
-        ({"schedule": "* * * * *", "interval": SECOND}, "schedule= and interval= exclude each other"),
-        ({"execute_at": AT}, "execute_at="),
-        ({"interval": SECOND, "timezone": "UTC"}, "timezone='UTC' is refused"),
-        ({"timezone": "UTC"}, "timezone='UTC' is refused"),
-        ({"schedule": ""}, "schedule="),
-        ({"schedule": "0 0 31 2 *"}, "never fires"),
-        ({"schedule": 5}, "schedule=5"),
-        ({"schedule": "* * * * *", "timezone": "Mars/Base"}, "timezone='Mars/Base'"),
-        ({"interval": timedelta(0)}, "interval="),
-        ({"interval": 5}, r"timedelta\(seconds=5\)"),
-        ({"interval": "5s"}, "interval='5s'"),
-        ({"interval": SECOND, "name": ""}, "name=''"),
-        ({"interval": SECOND, "name": "a\nb"}, "name="),
-        ({"interval": SECOND, "name": 5}, "name=5"),
-        ({"interval": SECOND, "lease_duration": timedelta(0)}, "lease_duration="),
-        ({"interval": SECOND, "lease_duration": -SECOND}, "lease_duration="),
-        ({"interval": SECOND, "lease_duration": timedelta(days=367)}, "lease_duration="),
-        ({"interval": SECOND, "lease_duration": 60}, r"timedelta\(seconds=60\)"),
-        ({"interval": SECOND, "lease_duration": None}, "lease_duration=None"),
-        ({"interval": SECOND, "failure_mode": "unlock"}, r"FailureMode\.UNLOCK"),
-        ({"interval": SECOND, "execution_mode": "at_most_once"}, r"ExecutionMode\.AT_MOST_ONCE"),
-        ({"interval": SECOND, "fast_forward": 1}, "fast_forward=1"),
-        ({"interval": SECOND, "heartbeat": None}, "heartbeat=None"),
-        ({"interval": SECOND, "enabled": "yes"}, "enabled='yes'"),
-        ({"interval": SECOND, "lease_durations": SECOND}, "did you mean 'lease_duration'"),
-        ({"interval": SECOND, "when": AT}, r"args\['when'\]="),
-        (
-            {
-                "interval": SECOND,
-                "execution_mode": ExecutionMode.AT_MOST_ONCE,
-                "failure_mode": FailureMode.COMMIT,
-            },
-            "failure_mode=.*AT_MOST_ONCE",
-        ),
-    ],
-)
-def test_a_definition_that_can_never_work_is_refused_with_its_cause(
-    given_options: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ConfigurationError, match=message):
-        define(**given_options)
-
-
 def test_at_most_once_goes_without_a_failure_mode() -> None:
     defined = define(interval=SECOND, execution_mode=ExecutionMode.AT_MOST_ONCE, failure_mode=FailureMode.NONE)
 
@@ -286,40 +195,6 @@ def test_an_instance_may_have_the_schedule_of_its_task_in_a_zone_of_its_own() ->
     assert (moved.schedule, moved.timezone) == ("0 12 * * *", "Asia/Kathmandu")
     with pytest.raises(ConfigurationError, match="timezone="):
         instance(template(interval=SECOND), timezone="Asia/Kathmandu")
-
-
-@pytest.mark.parametrize(
-    ("given_options", "message"),
-    [
-        ({"interval": SECOND, "execute_at": AT}, "interval= and execute_at= exclude each other"),
-        ({"schedule": "* * * * *", "interval": SECOND, "execute_at": AT}, "exclude each other"),
-        ({"execute_at": AT, "timezone": "UTC"}, "timezone="),
-        ({"execute_at": date(2026, 1, 1)}, "execute_at="),
-        ({"execute_at": "tomorrow"}, "execute_at='tomorrow'"),
-        ({"execute_at": datetime.max.replace(tzinfo=timezone(timedelta(hours=-12)))}, "execute_at="),
-        ({"execute_at": datetime.min.replace(tzinfo=timezone(timedelta(hours=12)))}, "execute_at="),
-        ({"interval": SECOND, "lease_durations": SECOND}, "did you mean 'lease_duration'"),
-        ({"interval": SECOND, "forse": True}, "did you mean 'force'"),
-        ({"interval": SECOND, "value": b"x"}, r"args\['value'\]="),
-        ({"interval": SECOND, "value": "x" * LIMIT}, "bytes as JSON"),
-        ({"interval": SECOND, "failure_mode": "none"}, "failure_mode="),
-        ({"interval": SECOND, "execution_mode": ExecutionMode.AT_MOST_ONCE}, "failure_mode="),
-    ],
-)
-def test_an_instance_that_can_never_work_is_refused_with_its_cause(given_options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
-        instance(template(failure_mode=FailureMode.UNLOCK), **given_options)
-
-
-@pytest.mark.parametrize("name", ["", "a\nb", "a\0", "\ud800", "x" * 256, 5, None, b"x"])
-def test_an_instance_needs_a_name_that_can_be_stored(name: Any) -> None:
-    with pytest.raises(ConfigurationError, match="name="):
-        instance(template(), name, interval=SECOND)
-
-
-def test_a_static_task_has_no_instances() -> None:
-    with pytest.raises(ConfigurationError, match="not dynamic"):
-        instance(define(interval=SECOND), interval=SECOND)
 
 
 @pytest.mark.parametrize("moment", [datetime.min, datetime.max])
