@@ -28,36 +28,54 @@ _SAID_AGAIN_AFTER: Final = 60_000_000
 
 
 class EventKind(enum.StrEnum):
-    """What happened.
-
-    CLAIMED: this process has leased an occurrence; `until` is the end of the lease.
-    STARTED: its body is about to be called, inside the middlewares.
-    ENDED: the body and the middlewares have ended; `detail` is the outcome: `succeeded`, `skipped` (a middleware did
-        not call the body), `failed`, `cancelled`, `abandoned` (its thread goes on) or `lease_lost`.
-    SENT: what is to be stored of it is about to be written; `detail` is the kind that it will be once it is stored.
-    EXTENDED: the lease was extended; `until` is its new end.
-    COMMITTED: the occurrence is settled; `until` is when the schedule is due next, None if it has ended. At most once
-        that comes before STARTED.
-    RELEASED: the occurrence was given back unsettled; `until` is when it can be claimed again.
-    LOST: what was SENT was not stored; `detail` says why: `refused`, since another execution, or another schedule, has
-        taken its place; or `given up`, since the store could not be reached before the lease ended.
-    SKIPPED: occurrences are left out by `fast_forward`, from `scheduled_at` to before `until`; it comes before
-        the SENT of the commit that leaves them out.
-    SCHEDULED: a schedule was stored, by `schedule_task` or from the code; `scheduled_at` is when it is due.
-    UNSCHEDULED: a schedule was removed.
-    """
+    """What happened to an occurrence, or to a schedule."""
 
     CLAIMED = enum.auto()
+    """This process has leased the occurrence; `until` is the end of the lease."""
+
     STARTED = enum.auto()
+    """Its body is about to be called, inside the middlewares."""
+
     ENDED = enum.auto()
+    """The body and the middlewares have ended.
+
+    `detail` is the outcome: `succeeded`, `skipped` (a middleware did not call the body), `failed`, `cancelled`,
+    `abandoned` (its thread goes on) or `lease_lost`.
+    """
+
     SENT = enum.auto()
+    """What is to be stored of it is about to be written; `detail` is the kind that follows when it was."""
+
     EXTENDED = enum.auto()
+    """The lease was extended; `until` is its new end."""
+
     COMMITTED = enum.auto()
+    """The occurrence is settled; `until` is when the schedule is due next, None if it has ended.
+
+    At most once that comes before STARTED.
+    """
+
     RELEASED = enum.auto()
+    """The occurrence was given back unsettled; `until` is when it can be claimed again."""
+
     LOST = enum.auto()
+    """What was SENT was not stored.
+
+    `detail` says why: `refused`, since another execution or another schedule has taken its place, or `given up`, since
+    the store could not be reached before the lease ended.
+    """
+
     SKIPPED = enum.auto()
+    """Occurrences are left out by `fast_forward`, from `scheduled_at` to before `until`.
+
+    It comes before the SENT of the commit that leaves them out.
+    """
+
     SCHEDULED = enum.auto()
+    """A schedule was stored, by `schedule_task` or from the code; `scheduled_at` is when it is due."""
+
     UNSCHEDULED = enum.auto()
+    """A schedule was removed."""
 
 
 class Event(NamedTuple):
