@@ -54,10 +54,41 @@ async def drain(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
         draining = measuring.Stopwatch()
         await running.run()
         drained = draining.read()
-        remaining = (await running.list_tasks(task)).tasks
+        remaining = [state for state in (await running.list_tasks(task)).tasks if state.scheduled_at <= due]
     assert not left, left
     assert not remaining, "a finished once-off is still in the store"
     return {**drained, "executions": given.count, "registered_per_second": first / registered["seconds"]}
+
+
+async def fill(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
+    """Stores `count` once-offs that are due when the window begins."""
+
+    async def noop(_context: Context) -> None:
+        raise AssertionError("this process runs nothing")
+
+    task = app.dynamic_task()(noop)
+    due = datetime.fromtimestamp(given.begin, UTC)
+    async with app.create() as running:
+        await running.schedule_tasks(task, ((f"later-{number}", {"execute_at": due}) for number in range(given.count)))
+    return {}
+
+
+async def waiting(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
+    """Drains what `fill` has stored, with bodies that wait for 20 ms, until nothing is left for any worker."""
+    ended: list[float] = []
+
+    async def noop(_context: Context) -> None:
+        await anyio.sleep(0.02)
+        ended.append(time.time())
+
+    task = app.dynamic_task()(noop)
+    async with app.create() as running, anyio.create_task_group() as group:
+        group.start_soon(running.run)
+        await anyio.sleep(given.begin - time.time())
+        while (await running.list_tasks(task, limit=1)).tasks:
+            await anyio.sleep(0.2)
+        running.shutdown()
+    return {"executions": len(ended), "last": max(ended, default=given.begin)}
 
 
 async def drain_recurring(app: Scheduler, given: argparse.Namespace, schedule: dict[str, object]) -> dict[str, object]:
@@ -200,6 +231,8 @@ async def wake(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
 
 MEASUREMENTS = {
     "drain": drain,
+    "fill": fill,
+    "waiting": waiting,
     "drain-cron": drain_cron,
     "drain-interval": drain_interval,
     "register": register,

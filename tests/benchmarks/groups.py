@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING
 
 from tests.benchmarks import peers
 from tests.benchmarks.comparison import Case, Figure, Group, Target
-from tests.benchmarks.measurements import System, drain, import_time, insert, ours, register, tick, wake
+from tests.benchmarks.measurements import (
+    System,
+    drain,
+    drain_among,
+    import_time,
+    insert,
+    ours,
+    register,
+    share_out,
+    tick,
+    wake,
+)
 from tests.benchmarks.stores import STORES, Store
 
 if TYPE_CHECKING:
@@ -30,6 +41,8 @@ SPAWNED = {"asyncio": 0.6, "trio": 0.55}
 """The part of the rate at which tasks can be spawned that a drain in memory has to reach."""
 CPU_LIMITS = {"asyncio": 0.040, "trio": 0.055}
 """CPU seconds of the worker that a thousand executions may take."""
+KEPT_UP_ALONE: dict[Store, float] = {"memory": 50, "sqlite": 150, "redis": 50, "postgres": 150}
+"""How many milliseconds late one worker may start 1,000 one-second tasks, p99."""
 FOUR_WORKERS, SHARED = [ours(backend) for backend in BACKENDS * 2], "four workers: 2 asyncio, 2 trio"
 
 
@@ -225,6 +238,10 @@ def _keep_up(setting: Setting) -> Group:
         for store in setting.chosen
         if store in SERVERS
     ]
+    for store in setting.chosen:
+        alone = partial(tick, setting.stores, store, [ours("asyncio")], count, seconds)
+        limits = {**targets, "p99": [Target("<=", KEPT_UP_ALONE[store], unit=" ms")]}
+        cases.append(Case(OURS, f"{STORES[store]}, asyncio", alone, targets=limits))
     what = f"{count:,} one-second tasks for {seconds} s"
     figures = (
         Figure("p50", f"{what}: start lateness, ms, p50", ",.2f"),
@@ -234,6 +251,43 @@ def _keep_up(setting: Setting) -> Group:
         Figure("share", f"{what}: least share of a worker, of the mean", ".2f"),
     )
     return Group("keep-up", cases, figures, 1)
+
+
+def _sizes(setting: Setting) -> Group:
+    count, few, many = (2_000, 1_000, 20_000) if setting.is_quick else (10_000, 10_000, 1_000_000)
+    cases: list[Case] = []
+    for store in setting.chosen:
+        small, large = (
+            Case(
+                f"{OURS}, {stored:,} stored",
+                f"{STORES[store]}, asyncio",
+                partial(drain_among, setting.stores, store, ours("asyncio"), count, stored),
+            )
+            for stored in (few, many)
+        )
+        large.peers, large.targets = [small], {"rate": [Target(">=", 0.8, small)]}
+        cases += [small, large]
+    figures = (Figure("rate", f"{count:,} due once-offs drained among others, executions/s", ",.0f"),)
+    return Group("sizes", cases, figures, setting.rounds)
+
+
+def _workers(setting: Setting) -> Group:
+    count = 4_000 if setting.is_quick else 40_000
+    cases: list[Case] = []
+    for store in setting.chosen:
+        if store in SERVERS:
+            one, four = (
+                Case(
+                    OURS,
+                    f"{STORES[store]}, {where}",
+                    partial(share_out, setting.stores, store, [ours("asyncio")] * workers, count),
+                )
+                for workers, where in ((1, "one worker"), (4, "four workers"))
+            )
+            four.peers, four.targets = [one], {"rate": [Target(">=", 3.2, one)]}
+            cases += [one, four]
+    figures = (Figure("rate", "drained with bodies that wait for 20 ms, executions/s", ",.0f"),)
+    return Group("workers", cases, figures, setting.rounds)
 
 
 def _imports(setting: Setting) -> Group:
@@ -253,6 +307,8 @@ GROUPS: dict[str, Callable[[Setting], Group]] = {
     "lateness": _lateness,
     "wake-up": _wake_up,
     "keep-up": _keep_up,
+    "sizes": _sizes,
+    "workers": _workers,
     "import": _imports,
 }
 """All groups, by the name that selects one. All but `import` measure on stores."""

@@ -53,6 +53,26 @@ def drain(stores: Stores, store: Store, system: System, count: int, what: str = 
     return values
 
 
+def drain_among(stores: Stores, store: Store, system: System, count: int, stored: int) -> Values:
+    """Drains `count` due schedules with one worker, with `stored` others of the same task that are not due."""
+    tomorrow = ("--begin", str(time.time() + 86_400))
+    with stores.empty(store) as url:
+        run(url, [system.driver("fill", store, stored, *tomorrow)])
+        (report,) = run(url, [system.driver("drain", store, count)])
+    return {"rate": report["executions"] / report["seconds"]}
+
+
+def share_out(stores: Stores, store: Store, workers: Sequence[System], count: int) -> Values:
+    """Drains `count` due schedules whose bodies wait for 20 ms with several workers on one store."""
+    with stores.empty(store) as url:
+        begin = time.time() + 5 + count / 10_000
+        asked = ("--begin", str(begin))
+        run(url, [workers[0].driver("fill", store, count, *asked)])
+        reports = run(url, [worker.driver("waiting", store, count, *asked) for worker in workers])
+    assert sum(report["executions"] for report in reports) == count, "some were lost or doubled"
+    return {"rate": count / (max(report["last"] for report in reports) - begin)}
+
+
 def register(stores: Stores, store: Store, system: System, count: int) -> Values:
     """Registers `count` schedules in each way that there is."""
     with stores.empty(store) as url:
