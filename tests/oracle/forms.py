@@ -154,7 +154,6 @@ _A_FEW_TIMES_A_DAY = (
     "0 12 30,31 * *",
     "30 2 1 * sun",
     "30 1 13 * FRI",
-    "15 1 L * sun#1",
     "0 3 1-31 * mon",
     "0 2 ? * sun",
     "0 2 15 * ?",
@@ -173,7 +172,7 @@ _A_FEW_TIMES_A_DAY = (
     "0 2 * * sun 0 1999/5",
     "0 3 1-7 4,10 * 0 1985-1995,2011,2024",
 )
-# The day of work that is nearest was new in croniter 6.1.
+# The day of work that is nearest was new in croniter 7.
 _NEAREST_WORKING_DAY = ("0 1 1W * *", "30 2 15W * *", "0,30 0 W28 * *")
 # With seconds, which are the sixth field.
 _A_FEW_TIMES_A_MINUTE = (
