@@ -1,7 +1,7 @@
 """Walks through time zones and holds every due time of every cron form against the package: `python -m tests.oracle`.
 
-Run it from the root of the repository. Without options it walks through forty-odd zones, every change of their clocks from
-1970 to 2037, and two whole years of each. It exits with 1 if there is a difference.
+Run it from the root of the repository. Without options it walks through forty-four zones: around every change of their
+clocks from 1970 to 2037, and through two whole years of each. It exits with 1 if there is a difference.
 """
 
 from __future__ import annotations

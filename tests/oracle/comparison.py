@@ -1,4 +1,4 @@
-"""Holds what the package makes due against what the oracle does, around changes of the clock and through whole years."""
+"""Holds the due times of the package against those of the oracle, around changes of the clock and in whole years."""
 
 from __future__ import annotations
 
