@@ -172,7 +172,7 @@ _A_FEW_TIMES_A_DAY = (
     "0 2 * * sun 0 1999/5",
     "0 3 1-7 4,10 * 0 1985-1995,2011,2024",
 )
-# The day of work that is nearest was new in croniter 7.
+# The working day nearest to a day. Older versions of croniter refuse it.
 _NEAREST_WORKING_DAY = ("0 1 1W * *", "30 2 15W * *", "0,30 0 W28 * *")
 # With seconds, which are the sixth field.
 _A_FEW_TIMES_A_MINUTE = (
