@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import threading
 import time
 from contextlib import nullcontext
@@ -23,7 +24,7 @@ from anyscheduler.errors import RepositoryError
 from anyscheduler.options import in_one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from anyscheduler.lease import Change, Row
     from anyscheduler.repository import Claimed, ClaimRequest
@@ -35,11 +36,22 @@ logger = logging.getLogger(__name__)
 EARLIEST: Final = -(2**63)
 """What a listener that may have missed something announces."""
 
+_ANNOUNCED: Final = re.compile(r"-?[0-9]{1,19}")
+
 _GRACE_SECONDS: Final = 0.5
 """For how long a call that was cancelled may still end by itself, before its connection is cut."""
 
 _LISTEN_AGAIN_SECONDS: Final = 1.0
 _CLOSE_SECONDS: Final = 1.0
+
+
+def announced(texts: Iterable[str]) -> list[int]:
+    """Returns the instants among what a listener has received.
+
+    Nothing else counts: others may be able to send on the same channel, and all that they shall be able to do with that
+    is to make somebody look at the store.
+    """
+    return [int(text) for text in texts if _ANNOUNCED.fullmatch(text)]
 
 
 class Listener(Protocol):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from anyscheduler.threaded import announced
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -68,7 +70,7 @@ class PostgresListener:
 
     def drain(self) -> list[int]:
         """See `threaded.Listener`."""
-        return [int(text) for text in self._received() if text != _PROBE]
+        return announced(self._received())
 
     def close(self) -> None:
         """See `threaded.Listener`."""
@@ -78,5 +80,5 @@ class PostgresListener:
         self._connection.pgconn.consume_input()
         texts = []
         while (notice := self._connection.pgconn.notifies()) is not None:
-            texts.append(notice.extra.decode())
+            texts.append(notice.extra.decode("utf-8", "replace"))
         return texts

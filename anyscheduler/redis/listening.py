@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from anyscheduler.redis.connections import socket_of
+from anyscheduler.threaded import announced
 
 if TYPE_CHECKING:
     import redis
@@ -43,13 +44,12 @@ class RedisListener:
         Raises:
             redis.RedisError: The connection is gone.
         """
-        instants: list[int] = []
+        texts: list[str] = []
         # Until redis-py has nothing left: what TLS has deciphered already, the socket would not show.
         while self._connection.can_read(timeout=0):
             _, _, text = self._connection.read_response()
-            if text.removeprefix(b"-").isdigit():
-                instants.append(int(text))
-        return instants
+            texts.append(text.decode("utf-8", "replace"))
+        return announced(texts)
 
     def close(self) -> None:
         """Closes the connection."""
