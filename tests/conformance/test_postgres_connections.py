@@ -182,7 +182,6 @@ async def test_what_anybody_else_says_on_the_channel_does_not_end_the_listening(
         tasks.start_soon(repository.listen, heard.append)
         await until(lambda: bool(heard))
         execute(url, f"NOTIFY {channel_of(url, 'anyscheduler')}, 'not a number'")
-        await until(lambda: len(heard) >= 2)
         await repository.write([Change("a", None, free_row("a", 7))], announce=True)
         await until(lambda: heard[-1] == 7)
         tasks.cancel_scope.cancel()
