@@ -5,8 +5,8 @@ Knows: one plan, an open repository, fixtures that are up. Must not know: decora
 
 from __future__ import annotations
 
-import logging
 import random
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -20,25 +20,26 @@ from anyscheduler.clock import from_micros
 from anyscheduler.context import Context, Execution, check_attribute_name
 from anyscheduler.errors import ConfigurationError, RepositoryError, TaskNotFoundError
 from anyscheduler.events import Reporter
+from anyscheduler.logs import get_logger
 from anyscheduler.loop import Loop
 from anyscheduler.registry import ListTasksResponse, Registry, TaskState
 from anyscheduler.task import Task, instantiate
 from anyscheduler.tokens import TokenSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from anyio.abc import TaskStatus
 
     from anyscheduler.plan import Plan
     from anyscheduler.repository import Repository
     from anyscheduler.timekeeper import Timekeeper
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _MOST_PAGE = 10_000
 _AT_ONCE = 500
 _MOST_ANNOUNCED = 30
+
+_PAIRS = "pairs of a name and a mapping with what schedule_task takes by keyword"
 
 _RESTORE_SECONDS = 60.0
 """For how long at most static tasks are missing that were in the store before."""
@@ -178,9 +179,11 @@ class AppContext:
         self._check_known(task)
         options.flag("force", force)
         count = 0
+        if not isinstance(instances, Iterable):
+            options.refuse("instances", instances, _PAIRS)
         remaining = iter(instances)
         while batch := list(islice(remaining, _AT_ONCE)):
-            wanted = {name: self._instantiate(task, name, dict(given)) for name, given in batch}
+            wanted = {name: self._instantiate(task, name, given) for name, given in map(_pair, batch)}
             earliest, refusal = await self._registry.register_all(task, list(wanted.values()), force=force)
             if self._loop is not None and earliest is not None:
                 self._loop.wake_at(earliest)
@@ -339,3 +342,15 @@ class AppContext:
                 logger.info("task %s: %s, %s %s", task, trigger.describe(task.trigger), when, at)
         if len(tasks) > _MOST_ANNOUNCED:
             logger.info("and %s more", options.counted(len(tasks) - _MOST_ANNOUNCED, "task"))
+
+
+def _pair(item: object) -> tuple[Any, dict[str, Any]]:
+    """Returns the name, whatever it is, and the keywords of one instance that is to be scheduled.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    match item:
+        case (name, Mapping() as given) if all(isinstance(keyword, str) for keyword in given):
+            return name, dict(given)
+    return options.refuse("instances", item, _PAIRS)

@@ -5,11 +5,12 @@ Knows: failures and seconds. Must not know: what was asked.
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 
-logger = logging.getLogger(__name__)
+from anyscheduler.logs import get_logger
+
+logger = get_logger(__name__)
 
 
 _REMINDER = 300.0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 from typing import TYPE_CHECKING
 
 import anyio
@@ -15,6 +14,7 @@ import anyio.to_thread
 
 from anyscheduler import options
 from anyscheduler.errors import LeaseLostError, RepositoryError
+from anyscheduler.logs import get_logger
 from anyscheduler.task import ExecutionMode, Task, is_async
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from anyscheduler.context import Context
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def with_heartbeat(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -17,7 +18,7 @@ import click
 from anyscheduler import __version__, runner
 from anyscheduler.app import Scheduler
 from anyscheduler.errors import ConfigurationError
-from anyscheduler.options import in_one_line
+from anyscheduler.logs import in_one_line
 
 _USAGE_ERROR = 2
 
@@ -75,11 +76,15 @@ def _load(target: str, *, verbose: bool) -> Scheduler:
     module_name, colon, name = target.partition(":")
     if module_name.endswith(".py"):
         guess = f"{module_name.removesuffix('.py').replace('/', '.').strip('.')}:{name or 'app'}"
-        _fail(f"{target!r} is not of the form module:app; did you mean {in_one_line(guess)}?")
+        _fail(f"{target!r} is not of the form module:app; did you mean {guess}?")
     if not colon or not module_name or not name or not all(part.isidentifier() for part in module_name.split(".")):
         _fail(f"{target!r} is not of the form module:app, such as hello:app or package.module:app")
-    # As `python -m` does: what is in the current directory can be imported.
-    sys.path.insert(0, str(Path.cwd()))
+    # What is imported when it is first needed; a file of that name in the current directory must not stand in for it.
+    for library in ("croniter", "dateutil.tz"):
+        importlib.import_module(library)
+    # As `python -m` does: what is in the current directory can be imported. If that was removed, nothing is.
+    with suppress(OSError):
+        sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
     except BaseException as error:  # noqa: BLE001  # whatever the module does, the cause belongs in one line
@@ -106,9 +111,9 @@ def _in_words(error: BaseException) -> str:
         text = " ".join(str(error).split())
     except Exception:  # noqa: BLE001  # it is anybody's error, and what went wrong is its name at least
         text = "it cannot be shown"
-    return in_one_line(f"{type(error).__name__}: {text}")
+    return f"{type(error).__name__}: {text}"
 
 
 def _fail(cause: str) -> NoReturn:
-    click.echo(f"anyscheduler: {cause}", err=True)
+    click.echo(f"anyscheduler: {in_one_line(cause)}", err=True)
     sys.exit(_USAGE_ERROR)

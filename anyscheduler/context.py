@@ -70,8 +70,8 @@ class Context:
     def fence(self) -> str:
         """The fencing token of this execution, to be passed on to other systems.
 
-        A later execution of the same schedule has a greater one (compared as text), as long as the clock is not set
-        back; whoever is asked to write can refuse a token smaller than the greatest it has seen.
+        A later execution of the same schedule has a greater one (compared as text); whoever is asked to write can
+        refuse a token smaller than the greatest it has seen.
         """
         return self._execution.row.token
 

@@ -9,10 +9,10 @@ They are for metrics, for an audit log, and for a checker that holds a whole fle
 from __future__ import annotations
 
 import enum
-import logging
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from anyscheduler.clock import clamp, from_micros
+from anyscheduler.logs import get_logger
 from anyscheduler.task import display_name
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from anyscheduler.lease import Change, Row
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _SAID_AGAIN_AFTER: Final = 60_000_000
 """For how many microseconds a callable that raises is not reported again."""

@@ -6,9 +6,7 @@ Knows: contexts, middlewares, exceptions. Must not know: stores, leases, what an
 from __future__ import annotations
 
 import enum
-import logging
 import math
-import sys
 from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
@@ -16,6 +14,7 @@ import anyio
 from anyscheduler.body import call_body, keep_leased
 from anyscheduler.clock import from_micros
 from anyscheduler.errors import LeaseLostError, MiddlewareError
+from anyscheduler.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     Next: TypeAlias = Callable[[], Awaitable[None]]
     Middleware: TypeAlias = Callable[[Context, Next], Awaitable[None]]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _HEARTBEAT_RATIO = 0.5
 
@@ -126,20 +125,3 @@ def _layer(middleware: Middleware, context: Context, inner: Next, task: Task) ->
 def is_cancelled() -> bool:
     """Tells whether a scope around the caller was cancelled, so that its next wait will not happen."""
     return anyio.current_effective_deadline() == -math.inf
-
-
-def watch_native_cancellation() -> Callable[[], bool]:
-    """Returns a test whether the current task has a cancellation coming that no scope knows of.
-
-    Only asyncio has such a one: `asyncio.Task.cancel()`, called by whoever got hold of the task.
-    """
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None or anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
-        return lambda: False
-    current_task = asyncio.current_task
-
-    # anyio alone would tell as well, but takes a tenth of all the time that an execution costs.
-    def is_coming() -> bool:
-        return current_task().cancelling() > 0 and anyio.get_current_task().has_pending_cancellation()
-
-    return is_coming

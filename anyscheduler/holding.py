@@ -5,7 +5,6 @@ Knows: executions and their outcomes, the lease rules, the settlement queue. Mus
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import TYPE_CHECKING, Final, assert_never
 
@@ -16,7 +15,7 @@ from anyscheduler.alarm import AT_ONCE, NEVER
 from anyscheduler.errors import LeaseLostError
 from anyscheduler.events import EventKind
 from anyscheduler.execution import Outcome
-from anyscheduler.options import in_one_line
+from anyscheduler.logs import get_logger
 from anyscheduler.settlement import Entry, Settlement
 from anyscheduler.task import ExecutionMode, FailureMode, Task, display_name
 
@@ -28,7 +27,10 @@ if TYPE_CHECKING:
     from anyscheduler.lease import Change, Row
     from anyscheduler.tokens import TokenSource
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
+
+_FRESH: Final = 0.8
+"""Which part of its lease a body that is about to start has at least, as far as the store can be asked for more."""
 
 _SET_ASIDE: Final = 60_000_000
 """For how many microseconds a damaged row is kept out of the way, and so how often it is reported."""
@@ -77,49 +79,66 @@ class Holder:
         """Gives a row back, so that another process can run it now."""
         self._submit(row, lambda _now, token: lease.release(row, row.due_at, token), announce=True)
 
-    def first_write(self, task: Task, row: Row) -> Change | None:
-        """Returns what must be in the store before the body may start.
+    def first_write(self, task: Task, row: Row) -> Callable[[int, str], Change] | None:
+        """Returns how to work out what must be in the store before the body may start; None if nothing must.
 
         1. At most once: the next occurrence.
         2. An instance with a lease duration of its own: that lease; the claim knew only the task's.
-        3. Otherwise the claim is enough.
+        3. A whole lease, if much of it was lost on the way: the reply of the claim was late, or this process was
+           suspended. Somebody else may have claimed the row meanwhile, and the store then refuses.
+        4. Otherwise the claim is enough.
         """
+        now = self._now()
         if task.execution_mode is ExecutionMode.AT_MOST_ONCE:
-            return self._commit(task, row, self._now(), self._token())
-        if task.parent_task is not None and task.lease_duration != task.parent_task.lease_duration:
-            return lease.Change(row.key, row.token, lease.extend(row, self._now() + task.lease_micros))
+            change = self._commit(task, row, now, self._token())
+            return lambda _now, _token: change
+        own = task.parent_task is not None and task.lease_duration != task.parent_task.lease_duration
+        if own or row.claimable_at - now < _FRESH * task.lease_micros:
+            return partial(_extend, task, row)
         return None
 
-    async def write_first(self, execution: Execution, change: Change) -> bool:
-        """Writes `change` before the body starts; returns whether it may."""
+    async def write_first(self, execution: Execution, work_out: Callable[[int, str], Change]) -> bool:
+        """Writes before the body starts what `first_write` has returned; returns whether it may start."""
+        while True:
+            written = await self._written(execution, work_out)
+            if written is None:
+                logger.warning(
+                    "%s: not started, it was replaced, removed or taken over after the claim", execution.task
+                )
+                return False
+            if execution.task.execution_mode is ExecutionMode.AT_MOST_ONCE:
+                self._wake_for(written)
+                return True
+            if written.row is not None:
+                execution.row = written.row
+            if execution.row.claimable_at > self._now():
+                return True
+            # The store has answered so late that this lease is over as well. Nobody else may have the row yet.
+            work_out = partial(_extend, execution.task, execution.row)
+
+    async def _written(self, execution: Execution, work_out: Callable[[int, str], Change]) -> Change | None:
+        """Writes a change and returns it, or None if it did not apply; undone if the execution is cancelled."""
         row = execution.row
         written = anyio.Event()
-        applied: bool | None = None
+        applied: Change | None = None
         cancelled = False
 
-        def done(_change: Change, result: bool | None) -> None:
+        def done(change: Change, result: bool | None) -> None:
             nonlocal applied
-            applied = result
+            applied = change if result else None
             written.set()
             if result and cancelled:
                 self._give_back(row, change)
 
-        self._queue(row, Entry(row.key, lambda _now, _token: change, row.claimable_at, done))
+        self._queue(row, Entry(row.key, work_out, row.claimable_at, done))
         try:
             await written.wait()
         except BaseException:
             cancelled = True
-            if applied:
-                self._give_back(row, change)
+            if applied is not None:
+                self._give_back(row, applied)
             raise
-        if not applied:
-            logger.warning("%s: not started, it was replaced, removed or taken over after the claim", execution.task)
-            return False
-        if execution.task.execution_mode is ExecutionMode.AT_MOST_ONCE:
-            self._wake_for(change)
-        elif change.row is not None:
-            execution.row = change.row
-        return True
+        return applied
 
     def _give_back(self, row: Row, written: Change) -> None:
         """Undoes the start of an execution whose body never ran."""
@@ -155,9 +174,8 @@ class Holder:
                 self._submit_extension(execution, lambda _applied: None)
 
     def _submit_extension(self, execution: Execution, done: Callable[[bool | None], None]) -> None:
-        def work_out(now: int, _token: str) -> Change:
-            row = execution.row
-            return lease.Change(row.key, row.token, lease.extend(row, now + execution.task.lease_micros))
+        def work_out(now: int, token: str) -> Change:
+            return _extend(execution.task, execution.row, now, token)
 
         def note(change: Change, applied: bool | None) -> None:
             if applied and change.row is not None:
@@ -243,7 +261,7 @@ class Holder:
         if applied:
             self._wake_for(change)
             return
-        name = in_one_line(display_name(change.key))
+        name = display_name(change.key)
         if applied is None:
             logger.warning("%s: the store could not be reached before the lease ended; it will run again", name)
         else:
@@ -269,8 +287,10 @@ def _reported(reporter: Reporter, held: Row, entry: Entry) -> Entry:
     return entry._replace(work_out=work_out, done=done)
 
 
+def _extend(task: Task, row: Row, now: int, _token: str) -> Change:
+    return lease.Change(row.key, row.token, lease.extend(row, now + task.lease_micros))
+
+
 def _set_aside(row: Row, error: Exception, now: int, token: str) -> Change:
-    logger.error(
-        "%s: set aside for a minute, the stored row cannot be executed: %s", in_one_line(display_name(row.key)), error
-    )
+    logger.error("%s: set aside for a minute, the stored row cannot be executed: %s", display_name(row.key), error)
     return lease.release(row, now + _SET_ASIDE, token)

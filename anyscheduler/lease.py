@@ -23,12 +23,16 @@ Source: the fence is that of Kleppmann, "How to do distributed locking"; the sta
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+import re
+from typing import Any, Final, NamedTuple
 
 from anyscheduler.clock import check_instant
 
 _WAITING = ".waiting"
 """How a token ends that was drawn at a release: until `claimable_at` the row then waits, and nobody holds it."""
+
+_TIME: Final = re.compile(r"[0-9a-f]{15}")
+"""How a token begins: with the time when it was drawn."""
 
 
 class Row(NamedTuple):
@@ -145,6 +149,18 @@ def new_token(now: int, random_bits: int) -> str:
     return f"{max(now, 0):015x}{random_bits:016x}"
 
 
+def later_token(drawn: str, stored: str) -> str:
+    """Returns the token that takes the place of the stored one: the one that was drawn, if the time in it is later.
+
+    Otherwise it gets the next microsecond. So the tokens of a schedule increase however long a claim is on its way to
+    the store, and whatever the clocks of two processes show. Tokens without a time, which no engine draws, are not
+    compared.
+    """
+    if stored[:15] < drawn[:15] or not _TIME.match(stored) or not _TIME.match(drawn):
+        return drawn
+    return f"{int(stored[:15], 16) + 1:015x}{drawn[15:]}"
+
+
 def register(key: str, task: str, due_at: int, token: str, *, spec: str = "", state: str = "") -> Row:
     """Returns the row of a schedule that nobody holds, due at `due_at`."""
     return Row(key, task, due_at, due_at, token, spec, state)
@@ -152,6 +168,7 @@ def register(key: str, task: str, due_at: int, token: str, *, spec: str = "", st
 
 def replace_spec(row: Row, spec: str, token: str) -> Row:
     """Returns the row with other arguments; its next run stays where it was."""
+    token = later_token(token, row.token)
     return row._replace(spec=spec, token=token + _WAITING if row.token.endswith(_WAITING) else token)
 
 
@@ -162,7 +179,7 @@ def is_claimable(row: Row, now: int) -> bool:
 
 def claim(row: Row, until: int, token: str) -> Row:
     """Returns the row under a lease that ends at `until`."""
-    return Row(row.key, row.task, row.due_at, until, token, row.spec, row.state)
+    return Row(row.key, row.task, row.due_at, until, later_token(token, row.token), row.spec, row.state)
 
 
 def extend(row: Row, until: int) -> Row:
@@ -183,6 +200,7 @@ def commit(row: Row, next_due: int | None, token: str) -> Change:
         remembered = decode_state(state)
         last = row.due_at if remembered.fingerprint else 0
         state = encode_state(State(remembered.fingerprint, last))
+    token = later_token(token, row.token)
     return Change(row.key, row.token, Row(row.key, row.task, next_due, next_due, token, row.spec, state))
 
 
@@ -191,7 +209,8 @@ def release(row: Row, at: int, token: str) -> Change:
 
     The same serves for a damaged row, which is thereby kept out of the way until `at`, otherwise as it is.
     """
-    return Change(row.key, row.token, row._replace(claimable_at=max(at, row.due_at), token=token + _WAITING))
+    token = later_token(token, row.token) + _WAITING
+    return Change(row.key, row.token, row._replace(claimable_at=max(at, row.due_at), token=token))
 
 
 def give_back(row: Row, written: Change, token: str) -> Change:
@@ -203,6 +222,7 @@ def give_back(row: Row, written: Change, token: str) -> Change:
         token: The new fence.
     """
     expected = None if written.row is None else written.row.token
+    token = later_token(token, expected or row.token)
     return Change(row.key, expected, row._replace(claimable_at=row.due_at, token=token))
 
 

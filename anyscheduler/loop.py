@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -22,18 +22,20 @@ from anyscheduler.backoff import Backoff, Outage
 from anyscheduler.clock import check_instant, duration_micros
 from anyscheduler.context import Context, Execution
 from anyscheduler.events import EventKind
-from anyscheduler.execution import Outcome, execute, is_cancelled, watch_native_cancellation
+from anyscheduler.execution import Outcome, execute, is_cancelled
 from anyscheduler.holding import Holder
+from anyscheduler.logs import get_logger
 from anyscheduler.options import counted
 from anyscheduler.repository import ClaimRequest
 from anyscheduler.settlement import Settlement
 from anyscheduler.spec import load_spec
+from anyscheduler.starting import Starter
 from anyscheduler.timekeeper import Timekeeper, steady
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from anyio.abc import TaskGroup, TaskStatus
+    from anyio.abc import TaskStatus
 
     from anyscheduler.events import Reporter
     from anyscheduler.lease import Change, Row
@@ -42,7 +44,10 @@ if TYPE_CHECKING:
     from anyscheduler.task import Task
     from anyscheduler.tokens import TokenSource
 
-logger = logging.getLogger(__name__)
+    _Started: TypeAlias = tuple[Execution, Callable[[int, str], Change] | None]
+    """An execution whose turn is to come, and how to work out what is written before its body starts."""
+
+logger = get_logger(__name__)
 
 _JUMP_GRACE: Final = 5_000_000
 """For how many microseconds at most nothing is claimed after the clock was set ahead."""
@@ -107,7 +112,6 @@ class Loop:
         self._overtaken = 0
         self._stopping = False
         self._clock_watch = ClockWatch(now)
-        self._has_native_cancellation = watch_native_cancellation()
 
     @property
     def stopped_hard(self) -> bool:
@@ -153,12 +157,19 @@ class Loop:
             self._claiming.deadline = anyio.current_time() + _HARD_STOP_PATIENCE
 
     async def _serve(self, *, task_status: TaskStatus[None]) -> None:
+        bodies = anyio.create_task_group()
+        starter = Starter(bodies, self._run)
         try:
-            async with anyio.create_task_group() as bodies:
-                task_status.started()
-                await self._poll_until_stopped(bodies)
-                self._listening.cancel()
-                self._limit_shutdown()
+            try:
+                async with bodies:
+                    task_status.started()
+                    await self._poll_until_stopped(starter)
+                    self._listening.cancel()
+                    self._limit_shutdown()
+            finally:
+                # There is something if a body has cancelled tasks of asyncio that are not its own.
+                for execution, _ in starter.left():
+                    self._holder.release(execution.row)
             self._settlement.close()
             await self._settlement.finished.wait()
         finally:
@@ -173,19 +184,19 @@ class Loop:
         if self._plan.shutdown_timeout is not None:
             self._hard_stop.deadline = anyio.current_time() + self._plan.shutdown_timeout.total_seconds()
 
-    async def _poll_until_stopped(self, bodies: TaskGroup) -> None:
+    async def _poll_until_stopped(self, starter: Starter[_Started]) -> None:
         while not self._stopping:
             try:
                 if self._clock_was_set_ahead():
                     self._alarm.set_for(self._now() + _JUMP_GRACE)
-                elif await self._poll(bodies):
+                elif await self._poll(starter):
                     await anyio.lowlevel.checkpoint()
                     continue
             except Exception as error:  # noqa: BLE001  # a store that fails is waited for, whatever it raises
                 self._alarm.set_for(self._now() + int(self._backoff.failed(error) * 1e6))
             _report_late(await self._alarm.sleep())
 
-    async def _poll(self, bodies: TaskGroup) -> bool:
+    async def _poll(self, starter: Starter[_Started]) -> bool:
         """Claims and starts what is due. Returns whether more may be claimed at once."""
         free = self._plan.concurrency_limit - len(self._running)
         self._is_full = free <= 0
@@ -205,7 +216,7 @@ class Loop:
         if self._reporter is not None:
             for row in claimed.rows:
                 self._reporter.tell(EventKind.CLAIMED, row, at=claimed.now, until=row.claimable_at)
-        if not await self._start_all(claimed.rows, bodies):
+        if not await self._start_all(claimed.rows, starter):
             return False
         if claimed.rows:
             self._overtaken = 0
@@ -238,7 +249,7 @@ class Loop:
         names = [request.task for request in self._requests]
         self._requests.rotate(-(names.index(served) + 1))
 
-    async def _start_all(self, rows: Sequence[Row], bodies: TaskGroup) -> bool:
+    async def _start_all(self, rows: Sequence[Row], starter: Starter[_Started]) -> bool:
         """Starts what was claimed, in order; releases what is left, and returns False, once the run is to end."""
         # A few at a time: the first bodies begin before the last rows are read. Outcomes are written when all have.
         with self._settlement.held_back():
@@ -248,13 +259,13 @@ class Loop:
                         self._holder.release(row)
                     return False
                 for row in rows[begin : begin + _AT_A_TIME]:
-                    self._start(row, bodies)
+                    self._start(row, starter)
                 handed_over = anyio.current_time()
                 await anyio.lowlevel.cancel_shielded_checkpoint()
                 _report_late(anyio.current_time() - handed_over)
         return not (self._stopping or is_cancelled())
 
-    def _start(self, row: Row, bodies: TaskGroup) -> None:
+    def _start(self, row: Row, starter: Starter[_Started]) -> None:
         try:
             task = self._task_of(row)
             first = self._holder.first_write(task, row)
@@ -263,7 +274,9 @@ class Loop:
             return
         execution = Execution(task, row, self._holder.extend)
         self._running[execution] = None
-        bodies.start_soon(self._run, execution, first, name=row.key)
+        # What is written before the body starts is written for all of a batch together, so they have to wait together.
+        waits = first is not None or task.heartbeat or not task.is_async
+        starter.start((execution, first), row.task, row.key, waits=waits)
 
     def _task_of(self, row: Row) -> Task:
         check_instant(row.due_at)
@@ -276,7 +289,8 @@ class Loop:
             raise ValueError(f"it is an instance, and task {task.name!r} is not dynamic any more")
         return load_spec(task, row.key, row.spec)
 
-    async def _run(self, execution: Execution, first: Change | None) -> None:
+    async def _run(self, item: _Started) -> None:
+        execution, first = item
         try:
             if first is not None and not await self._holder.write_first(execution, first):
                 return
@@ -290,8 +304,6 @@ class Loop:
             self._holder.settle(execution, outcome)
             if is_told:
                 _report(execution, outcome, started, self._now())
-            if self._has_native_cancellation():
-                await _absorb_cancellation()
         finally:
             del self._running[execution]
             if self._is_full:
@@ -320,15 +332,6 @@ def _report_late(seconds: float) -> None:
             "(a body that does not await should be a plain function; it then runs in a thread)",
             seconds,
         )
-
-
-async def _absorb_cancellation() -> None:
-    """Keeps a body that cancelled its own asyncio task as the last thing it did from taking the task group with it."""
-    try:
-        await anyio.lowlevel.checkpoint()
-    except anyio.get_cancelled_exc_class():
-        if is_cancelled():
-            raise
 
 
 def _report(execution: Execution, outcome: Outcome, started: int, ended: int) -> None:

@@ -1,4 +1,4 @@
-"""The store in memory: the default, and the model that the other stores are held against.
+"""The store in memory: the default, and the simplest: the contract without a driver.
 
 Knows: `Row`, and how to find the due ones quickly. Must not know: leases, triggers, the event loop.
 
@@ -61,7 +61,7 @@ class MemoryRepository:
             for duration, queue in due[: limit - len(claimed)]:
                 row = lease.claim(self._rows[queue[0][1]], now + duration, token)
                 self._rows[row.key] = row
-                heapreplace(queue, (row.claimable_at, row.key, token))
+                heapreplace(queue, (row.claimable_at, row.key, row.token))
                 claimed.append(row)
                 self._settle(queue)
                 if queue[0][0] <= now:

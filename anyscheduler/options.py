@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from anyscheduler.errors import ConfigurationError
+from anyscheduler.logs import in_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,6 +20,7 @@ Choice = TypeVar("Choice", bound="StrEnum")
 
 _SHOWN = 80
 _NAME_BYTES = 255
+_ALLOWED_NAME = f"a string of 1 to {_NAME_BYTES} bytes in UTF-8 without NUL, control characters or lone surrogates"
 _MOST_SECONDS = timedelta.max // timedelta(seconds=1)
 
 
@@ -113,16 +115,15 @@ def schedule_name(option: str, value: object) -> str:
     Raises:
         ConfigurationError: It cannot.
     """
-    allowed = f"a string of 1 to {_NAME_BYTES} bytes in UTF-8 without NUL, control characters or lone surrogates"
     if not isinstance(value, str) or not value:
-        refuse(option, value, allowed)
+        refuse(option, value, _ALLOWED_NAME)
     # Cc holds the control characters, Cs the surrogates; U+2028 and U+2029 would break a log line in two. Most names
     # are plain, and this runs for every row that is executed.
     plain = value.isascii() and value.isprintable()
     if not plain and any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in value):
-        refuse(option, value, allowed)
+        refuse(option, value, _ALLOWED_NAME)
     if len(value.encode()) > _NAME_BYTES:
-        refuse(option, value, allowed)
+        refuse(option, value, _ALLOWED_NAME)
     return value
 
 
@@ -166,11 +167,6 @@ def refuse_unknown(keywords: Iterable[str], options: Iterable[str], owner: str) 
             raise ConfigurationError(
                 f"{owner} has no option {shown(keyword)}; its options are: {', '.join(sorted(known))}"
             )
-
-
-def in_one_line(text: str) -> str:
-    """Returns a text that came from outside as it is if it can stand in a log line, else escaped."""
-    return text if text.isprintable() else ascii(text)
 
 
 def counted(number: int, noun: str) -> str:

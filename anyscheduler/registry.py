@@ -5,7 +5,6 @@ Knows: tasks, the lease rules, a repository. Must not know: the loop.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +17,7 @@ from anyscheduler.errors import AnySchedulerError, ConfigurationError, Repositor
 from anyscheduler.events import EventKind
 from anyscheduler.gathering import Gathered
 from anyscheduler.lease import Change, Row, State
-from anyscheduler.options import in_one_line
+from anyscheduler.logs import get_logger
 from anyscheduler.spec import dump_spec, load_spec, placeholder
 from anyscheduler.task import Task, fingerprint
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from anyscheduler.repository import Repository
     from anyscheduler.tokens import TokenSource
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _MOST_NAMED = 20
 _ATTEMPTS = 13
@@ -158,8 +157,10 @@ class Registry:
             except AnySchedulerError as error:
                 results.append(error)
             else:
+                before = stored[key].token if key in stored else None
+                row = row if before is None else row._replace(token=lease.later_token(row.token, before))
                 results.append(row)
-                changes[key] = Change(key, stored[key].token if key in stored else None, row)
+                changes[key] = Change(key, before, row)
         applied = await self._write(list(changes.values()), announce=True) if changes else []
         refused = {key for key, applies in zip(changes, applied, strict=True) if not applies}
         return [None if each.task.key in refused else result for each, result in zip(wanted, results, strict=True)]
@@ -318,7 +319,8 @@ class Registry:
             return Change(stored.key, stored.token, None)
         logger.info("%s: the schedule was changed to %s", task, trigger.describe(task.trigger))
         encoded = lease.encode_state(State(wanted, state.last))
-        row = lease.register(stored.key, task.column, due, self._token(), state=encoded)
+        token = lease.later_token(self._token(), stored.token)
+        row = lease.register(stored.key, task.column, due, token, state=encoded)
         until = lease.locked_until(stored, self._now())
         return Change(stored.key, stored.token, row if until is None else lease.extend(row, max(due, until)))
 
@@ -365,6 +367,6 @@ def _is_due_again(task: Task, now: int) -> bool:
 
 
 def _named(names: Collection[str]) -> str:
-    """Returns names for a log line, in one line and not too many."""
+    """Returns names for a log line, not too many."""
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(map(in_one_line, islice(names, _MOST_NAMED))) + more
+    return ", ".join(islice(names, _MOST_NAMED)) + more

@@ -68,7 +68,8 @@ class Repository(Protocol):
         With None for `now` the store's own clock decides; only a store whose `time()` is not None takes that. It is
         then taken to be `not_after` at most, so that a clock that was set ahead does not end everybody's leases.
 
-        A claimed row gets `claimable_at = now + request.lease` and `token`; nothing else in it changes.
+        A claimed row gets `claimable_at = now + request.lease` and `token`, made later where the row has had a later
+        one (`lease.later_token`); nothing else in it changes.
 
         Inside a task the earliest `claimable_at` comes first. Between tasks the claim is fair: while the limit lasts,
         each task with eligible rows gets one in the order of the requests, then each a second one, and so on. The cost

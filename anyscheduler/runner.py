@@ -14,11 +14,12 @@ import threading
 import warnings
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 import anyio
 
 from anyscheduler.errors import AnySchedulerError, ConfigurationError
+from anyscheduler.logs import get_logger, in_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from anyscheduler.app import Scheduler
     from anyscheduler.app_context import AppContext
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 SUCCESS: Final = 0
 FAILURE: Final = 1
@@ -48,9 +49,28 @@ def configure_logging(level: str | None = None) -> None:
     if name not in logging.getLevelNamesMapping():
         source = "log level" if level else "the environment's LOG_LEVEL"
         raise ConfigurationError(f"{source} {name!r} is refused: DEBUG, INFO, WARNING, ERROR or CRITICAL")
-    logging.basicConfig(level=name, stream=sys.stdout, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    text = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    logging.basicConfig(level=name, handlers=[_Output(sys.stdout)], format=text)
     warnings.formatwarning = _one_line
     logging.captureWarnings(capture=True)
+
+
+class _Output(logging.StreamHandler[TextIO]):
+    """Writes log lines to a stream whatever it can take, and says once, and not for each line, that it takes none."""
+
+    _has_complained = False
+
+    def format(self, record: logging.LogRecord) -> str:
+        # A name that the encoding of a terminal does not have is escaped; Python alone would drop the whole line.
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        return super().format(record).encode(encoding, "backslashreplace").decode(encoding)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802  # the name is part of the interface
+        if not self._has_complained:
+            self._has_complained = True
+            error = sys.exc_info()[1]
+            with suppress(AttributeError, OSError, ValueError):
+                sys.stderr.write(f"anyscheduler: the log cannot be written: {type(error).__name__}: {error}\n")
 
 
 def _one_line(
@@ -60,7 +80,7 @@ def _one_line(
     lineno: int,
     line: str | None = None,  # noqa: ARG001  # the name is part of the interface
 ) -> str:
-    return f"{filename}:{lineno}: {category.__name__}: {message}"
+    return in_one_line(f"{filename}:{lineno}: {category.__name__}: {message}")
 
 
 def run(app: Scheduler, *, backend: Literal["asyncio", "trio"], use_uvloop: bool = False) -> int:
@@ -76,8 +96,8 @@ def run(app: Scheduler, *, backend: Literal["asyncio", "trio"], use_uvloop: bool
         except BaseException as raised:  # the last line of a program that failed says why
             error = _only(raised)
             # An error of ours says all in one line; whatever else was raised needs its traceback.
-            in_one_line = isinstance(error, AnySchedulerError) and not logger.isEnabledFor(logging.DEBUG)
-            logger.critical("failed: %s: %s", type(error).__name__, error, exc_info=None if in_one_line else error)
+            says_all = isinstance(error, AnySchedulerError) and not logger.isEnabledFor(logging.DEBUG)
+            logger.critical("failed: %s: %s", type(error).__name__, error, exc_info=None if says_all else error)
             code = FAILURE
     if code != SUCCESS and any(not thread.daemon for thread in threading.enumerate()[1:]):
         # A plain function still runs in its thread, and the interpreter would wait for it.

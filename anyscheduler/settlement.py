@@ -9,7 +9,6 @@ token serve for a whole batch.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import deque
 from contextlib import contextmanager
@@ -18,15 +17,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 
 from anyscheduler.backoff import Backoff, Outage
+from anyscheduler.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from anyscheduler.lease import Change
+    from anyscheduler.lease import Change, Row
     from anyscheduler.repository import Repository
     from anyscheduler.tokens import TokenSource
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _BATCH = 500
 """Changes per write. Measured on SQLite and PostgreSQL: larger batches gain little, and hold locks for longer."""
@@ -182,8 +182,9 @@ class Settlement:
         if not refused:
             return applied
         stored = await self._repository.read(list(refused))
+        now = self._now()
         return [
-            stored.get(key) == batch[key].change.row if key in refused else result
+            _is_stored(batch[key], stored.get(key), now) if key in refused else result
             for key, result in zip(batch, applied, strict=True)
         ]
 
@@ -196,3 +197,12 @@ class Settlement:
             else:
                 write.entry.done(write.change, None)
         return kept
+
+
+def _is_stored(write: _Write, stored: Row | None, now: int) -> bool:
+    """Tells whether an earlier try of a write has made of the row what the store has now.
+
+    A row that is gone does not say who has removed it. Until the lease ends nobody else can have settled it; after that
+    whoever has claimed it may be executing it.
+    """
+    return stored == write.change.row and (stored is not None or write.entry.worth_until > now)

@@ -32,6 +32,8 @@ SPEC_VERSION: Final = 1
 not even lease its rows."""
 
 
+_GUARANTEES: Final = frozenset(GUARANTEE_OPTIONS)
+
 # json.dumps with separators would build an encoder for each call, which takes longer than the encoding.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -82,9 +84,8 @@ def load_spec(template: Task, key: str, text: str) -> Task:
     if not isinstance(own_args, dict):
         raise ValueError("the arguments are not a JSON object")
     guarantees: dict[str, Any] = {}
-    for option in GUARANTEE_OPTIONS:
-        if option in spec:
-            guarantees[option] = _load_guarantee(option, spec[option])
+    if not _GUARANTEES.isdisjoint(spec):
+        guarantees = {option: _load_guarantee(option, spec[option]) for option in _GUARANTEES.intersection(spec)}
     name = options.schedule_name("name", key.partition(":")[2])
     task = instance_of(template, name, own_args, guarantees)
     task.trigger = _load_trigger(spec, key)

@@ -8,7 +8,6 @@ calls are batched.
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 import threading
@@ -21,7 +20,7 @@ import anyio
 import anyio.to_thread
 
 from anyscheduler.errors import RepositoryError
-from anyscheduler.options import in_one_line
+from anyscheduler.logs import get_logger, in_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 EARLIEST: Final = -(2**63)
 """What a listener that may have missed something announces."""

@@ -10,17 +10,17 @@ Source: Cristian, "Probabilistic clock synchronization" (1989), with the interva
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Final
 
 from anyscheduler import options
 from anyscheduler.clock import micros_reader, system_clock, to_micros
+from anyscheduler.logs import get_logger
 
 if TYPE_CHECKING:
     from anyscheduler.clock import Clock
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _WORTH_SAYING: Final = 1_000_000
 """From how many microseconds on the difference between two clocks is logged, and a change of it again."""

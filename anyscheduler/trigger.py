@@ -19,14 +19,14 @@ from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, assert_never
 
-from croniter import croniter
-
 from anyscheduler.clock import EPOCH, check_instant, duration_micros, from_micros, to_micros
 from anyscheduler.options import duration, refuse, shown
 from anyscheduler.zones import offset_at, resolve
 
 if TYPE_CHECKING:
     from datetime import tzinfo
+
+    from croniter import croniter
 
 _SECOND = 1_000_000
 _DAY = 86_400
@@ -273,6 +273,9 @@ def _is_single(values: list[int | str]) -> bool:
 @lru_cache(maxsize=1024)
 def _compiled(expression: str, hash_id: str) -> croniter:
     """Returns the parsed expression. It is shared: copy it before stepping, a step is kept in the object."""
+    # With what it imports in turn it takes longer to import than all of this package, which many apps get by without.
+    from croniter import croniter  # noqa: PLC0415
+
     # Without a time croniter reads the clock; with a hash_id it hashes the aliases too, and runs @daily at any hour.
     hashed_on = hash_id if any(map(_is_hashed, expression.split())) else None
     return croniter(

@@ -16,8 +16,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from dateutil import tz
-
 from anyscheduler.clock import EPOCH
 from anyscheduler.options import refuse
 
@@ -115,6 +113,9 @@ def _by_rule(name: str) -> tzinfo | None:
     2. GMT and UTC, where the system has no zone data at all.
     3. One of the two abbreviations of the system's own zone, such as CEST: the system's zone.
     """
+    # Few names get here, and it takes long to import.
+    from dateutil import tz  # noqa: PLC0415
+
     if any(character in string.digits for character in name):
         if not _POSIX.fullmatch(name):
             return None

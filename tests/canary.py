@@ -1,8 +1,19 @@
-"""The bird that sings when a password is logged: every password of the tests has `canary` in it."""
+"""The bird that sings when a password is shown: every password of the tests has `canary` in it."""
 
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_SECRET: Final = "canary"
+
+
+def leaks(lines: Iterable[str]) -> list[str]:
+    """Returns the lines with a password in them."""
+    return [line for line in lines if _SECRET in line]
 
 
 class Canary(logging.Handler):
@@ -18,6 +29,4 @@ class Canary(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Takes a line down if there is a password in it."""
-        line = self.format(record)
-        if "canary" in line:
-            self.leaks.append(line)
+        self.leaks += leaks([self.format(record)])

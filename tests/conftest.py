@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
-from tests.canary import Canary
+from tests.canary import Canary, leaks
 from tests.servers import shared
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 # A machine that is busy with something else is no failure of what is tested.
 settings.register_profile("suite", deadline=None)
@@ -44,6 +44,17 @@ def canary() -> Iterator[None]:
     finally:
         logging.getLogger().removeHandler(bird)
     assert bird.leaks == []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fails a test that has written a password, by itself or by a program whose output is its own."""
+    report = yield
+    written = [line for name, text in report.sections if " log " not in name for line in text.splitlines()]
+    if report.passed and (told := leaks(written)):
+        report.outcome = "failed"
+        report.longrepr = "\n".join(("a password was written:", *told))
+    return report
 
 
 @pytest.fixture(scope="session")

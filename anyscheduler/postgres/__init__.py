@@ -19,6 +19,7 @@ import anyio.to_thread
 from anyscheduler import options
 from anyscheduler.backoff import Backoff, Outage
 from anyscheduler.errors import ConfigurationError
+from anyscheduler.logs import in_one_line
 from anyscheduler.threaded import ThreadedRepository
 
 try:
@@ -187,7 +188,7 @@ def _check_url(url: object) -> tuple[str, str]:
     where = f"{hosts}:{parts['port']}" if "port" in parts else str(hosts)
     name = parts.get("user", user)
     shown = f"postgresql://{f'{name}@' if name else ''}{where}/{parts.get('dbname', '')}"
-    return url, options.in_one_line(shown)
+    return url, in_one_line(shown)
 
 
 @asynccontextmanager
@@ -248,7 +249,7 @@ async def _prepare_patiently(
         except ConfigurationError as error:
             raise ConfigurationError(f"postgres_url={shown!r} cannot be used: {error}") from None
         except psycopg.Error as error:
-            problem = options.in_one_line(" ".join(explain(error).split()))
+            problem = in_one_line(" ".join(explain(error).split()))
             if _is_hopeless(error, conninfo):
                 raise ConfigurationError(f"postgres_url={shown!r} cannot be used: {problem}") from error
             await anyio.sleep(backoff.failed(psycopg.OperationalError(f"{shown}: {problem}")))

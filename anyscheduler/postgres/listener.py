@@ -5,9 +5,9 @@ Knows: LISTEN, psycopg. Must not know: the table.
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from anyscheduler.logs import get_logger
 from anyscheduler.threaded import announced
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _PROBE: Final = "probe"
 _PROBES: Final = 2

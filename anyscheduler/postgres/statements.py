@@ -98,6 +98,14 @@ _TOLD: Final = """
         SELECT pg_notify(%(channel)s, min(claimable_at)::text) FROM applied HAVING min(claimable_at) IS NOT NULL
     )"""
 
+# What `lease.later_token` does, with the one that was drawn and the one that is stored.
+_LATER: Final = """
+    CASE
+        WHEN left(stored.token, 15) COLLATE "C" < left(%(token)s::text, 15) THEN %(token)s
+        WHEN stored.token !~ '^[0-9a-f]{{15}}' OR %(token)s::text !~ '^[0-9a-f]{{15}}' THEN %(token)s
+        ELSE lpad(to_hex(('x' || left(stored.token, 15))::bit(60)::bigint + 1), 15, '0') || substr(%(token)s::text, 16)
+    END"""
+
 # In the names below: `place` is the index of a request, `turn` the how manyth row of its task a row is.
 #
 # request    each requested task that has rows, with the earliest of them
@@ -150,7 +158,7 @@ CLAIM: Final = f"""
         ORDER BY chosen.turn, chosen.place LIMIT %(limit)s FOR UPDATE OF stored SKIP LOCKED
     ),
     claimed AS (
-        UPDATE {{table}} AS stored SET claimable_at = clock.now + locked.lease, token = %(token)s
+        UPDATE {{table}} AS stored SET claimable_at = clock.now + locked.lease, token = {_LATER}
         FROM locked CROSS JOIN clock
         WHERE stored.ctid = ANY(ARRAY(SELECT tid FROM locked)) AND stored.ctid = locked.tid
         RETURNING {", ".join("stored." + name for name in Row._fields)}, locked.turn, locked.place

@@ -116,6 +116,9 @@ def _server(url: str) -> Address:
     if found.get("db", 0) < 0:
         _refuse(url, _ALLOWED_DATABASE)
     found.setdefault("connection_class", redis.Connection)
+    if split.scheme == "rediss" and found.get("ssl_cert_reqs") != "none":
+        # Before its version 6, redis-py would take the certificate of any other host for this one's.
+        found.setdefault("ssl_check_hostname", True)
     _check_options(url, found)
     if is_unix:
         place = f"{quote(found['path'])}?db={found.get('db', 0)}"

@@ -43,6 +43,16 @@ else
   end
 end
 
+-- Returns the token that takes the place of a stored one that begins with `time`, with its quotes, in step with
+-- `lease.later_token`.
+local drawn_time = string.sub(token, 2, 16)
+local function later_token(time)
+  if not time or time < drawn_time or not string.find(time .. drawn_time, '^' .. string.rep('[0-9a-f]', 30) .. '$') then
+    return token
+  end
+  return '"' .. string.format('%015x', tonumber(time, 16) + 1) .. string.sub(token, 17)
+end
+
 local function rows_of(request)
   return KEYS[shard_of and 2 * shard_of[request] - 1 or 1]
 end
@@ -102,6 +112,7 @@ local function fetch(request, queue, count)
       local _, last = string.find(value, '",', behind or #value, true)
       local size = #queue.keys + 1
       queue.keys[size], queue.rests[size] = key, last and string.sub(value, last + 1) or value
+      queue.times[size] = behind and string.sub(value, behind, behind + 14)
     end
   end
   return #found == count
@@ -121,8 +132,8 @@ end
 local found = 0
 local queues, heads, scores = {}, {}, {}
 for _, request in ipairs(served) do
-  queues[request] = { keys = {}, rests = {} }
-  heads[request] = '[' .. ends[request] .. ',' .. token .. ','
+  queues[request] = { keys = {}, rests = {}, times = {} }
+  heads[request] = '[' .. ends[request] .. ','
   scores[request] = score_of(ends[request])
 end
 while found < limit and #active > 0 and healed < HEALED do
@@ -167,7 +178,7 @@ while count < limit and #remaining > 0 do
     local request = remaining[place]
     local key = queues[request].keys[turn]
     if key and count < limit then
-      local text = heads[request] .. queues[request].rests[turn]
+      local text = heads[request] .. later_token(queues[request].times[turn]) .. ',' .. queues[request].rests[turn]
       gather('HSET', rows_of(request), key, text)
       gather('ZADD', due_of(request), scores[request], key)
       count = count + 1

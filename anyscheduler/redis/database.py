@@ -6,7 +6,6 @@ Knows: rows, the names of keys, the scripts. Must not know: leases, triggers, th
 from __future__ import annotations
 
 import json
-import logging
 import random
 import secrets
 from typing import TYPE_CHECKING, Final
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import redis
 
 from anyscheduler.lease import Change, register
-from anyscheduler.options import in_one_line
+from anyscheduler.logs import get_logger
 from anyscheduler.redis.connections import ERRORS, AbortedError, Command, Script, explain
 from anyscheduler.redis.keyspace import (
     NOBODYS_TASK,
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from anyscheduler.redis.connections import Connections
     from anyscheduler.redis.keyspace import Keyspace, Shard
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _CLAIM: Final = Script("claim.lua")
 _WRITE: Final = Script("write.lua")
@@ -122,7 +121,7 @@ class RedisDatabase:
         if was_complete and failed:
             logger.warning(
                 "some of the nodes of the Redis Cluster cannot be reached; what is stored there waits: %s",
-                in_one_line(explain(next(iter(failed.values())))),
+                explain(next(iter(failed.values()))),
             )
         elif not was_complete and not self._away:
             logger.warning("all nodes of the Redis Cluster answer again")
@@ -277,9 +276,7 @@ class RedisDatabase:
         try:
             return RedisListener(self._connections.connect(), self._keyspace.channel)
         except redis.exceptions.NoPermissionError as error:
-            logger.warning(
-                "cannot listen for what other processes schedule, will find it by polling: %s", in_one_line(str(error))
-            )
+            logger.warning("cannot listen for what other processes schedule, will find it by polling: %s", error)
             return None
 
     def mend(self) -> None:

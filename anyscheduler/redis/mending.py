@@ -10,11 +10,11 @@ compared by counting, and if they differ all rows are gone through, in small ste
 from __future__ import annotations
 
 import json
-import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from anyscheduler.logs import get_logger
 from anyscheduler.redis.connections import Command, Script
 from anyscheduler.redis.keyspace import decode_key, encode_key, task_of
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from anyscheduler.redis.connections import Connections
     from anyscheduler.redis.keyspace import Keyspace, Shard
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _CHECK: Final = Script("check.lua")
 _MEND: Final = Script("mend.lua")

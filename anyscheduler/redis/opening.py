@@ -5,7 +5,6 @@ Knows: connections, INFO, which errors pass and which do not. Must not know: the
 
 from __future__ import annotations
 
-import logging
 import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +16,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from anyscheduler.errors import ConfigurationError
-from anyscheduler.options import in_one_line
+from anyscheduler.logs import get_logger, in_one_line
 from anyscheduler.redis.connections import Cluster, Command, Connections, InUse, Server, explain, is_read_only
 from anyscheduler.redis.database import RedisDatabase
 from anyscheduler.redis.keyspace import FORMAT, Keyspace
@@ -25,7 +24,7 @@ from anyscheduler.redis.keyspace import FORMAT, Keyspace
 if TYPE_CHECKING:
     from anyscheduler.redis.address import Address
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _OLDEST: Final = (6, 2)
 _NO_ROUTE: Final = b""

@@ -187,6 +187,23 @@ async def test_something_else_under_the_name_of_the_table_is_refused(url: str, s
         await open_and_close(url)
 
 
+@pytest.mark.parametrize(("number", "version"), [("120022", "12.22"), ("90603", "9.6.3")])
+@pytest.mark.anyio
+async def test_a_server_that_is_too_old_is_refused_with_its_version(url: str, number: str, version: str) -> None:
+    # Who asks it for a setting is asked along the search path, and finds this first.
+    execute(
+        url,
+        "CREATE SCHEMA older",
+        "CREATE FUNCTION older.current_setting(name text) RETURNS text LANGUAGE sql AS $$ SELECT CASE name "
+        f"WHEN 'server_version_num' THEN '{number}' WHEN 'server_version' THEN '{version}' "
+        "ELSE pg_catalog.current_setting(name) END $$",
+        f"ALTER DATABASE {urlsplit(url).path[1:]} SET search_path = older, pg_catalog, public",
+    )
+
+    with refused(f"the server is PostgreSQL {version}; 13 is the oldest"):
+        await open_and_close(url)
+
+
 @pytest.mark.anyio
 async def test_a_database_in_another_encoding_is_refused(server: PostgresServer) -> None:
     name = new_name("latin")

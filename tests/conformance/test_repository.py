@@ -155,6 +155,24 @@ async def test_all_rows_of_one_claim_carry_its_token(repository: Repository) -> 
     assert {row.token for row in await stored_rows(repository, "a")} == {"theirs"}
 
 
+async def test_a_claim_that_was_long_on_its_way_gets_a_later_token_than_the_row_has_had(repository: Repository) -> None:
+    # Drawn before somebody else claimed and committed what is claimed now.
+    tokens = [lease.new_token(NOW, 7), lease.new_token(NOW + 1, 2), f"{lease.new_token(NOW, 9)}.waiting", "t0", ""]
+    await insert(repository, *(free_row(f"a:{number}", token=token) for number, token in enumerate(tokens)))
+
+    claimed = await claim(repository, "a", token=lease.new_token(NOW, 5))
+
+    at, later, latest = (lease.new_token(NOW + more, 5) for more in range(3))
+    assert {row.key: row.token for row in claimed.rows} == {
+        "a:0": later,
+        "a:1": latest,
+        "a:2": later,
+        "a:3": at,
+        "a:4": at,
+    }
+    assert await repository.read([row.key for row in claimed.rows]) == {row.key: row for row in claimed.rows}
+
+
 async def test_a_clock_that_was_put_back_claims_nothing_early(repository: Repository) -> None:
     await insert(repository, free_row("a", NOW), free_row("b", NOW - 50))
     await claim(repository, "b")

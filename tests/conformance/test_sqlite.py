@@ -142,6 +142,16 @@ async def test_the_files_are_readable_by_their_owner_only_whatever_the_umask_say
 
 
 @pytest.mark.anyio
+async def test_the_file_that_a_link_points_to_is_as_private(path: Path) -> None:
+    link = path.with_name("link")
+    link.symlink_to(path)
+
+    await open_and_close(link)
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.anyio
 async def test_a_file_that_exists_keeps_the_mode_that_it_was_given(path: Path) -> None:
     path.touch()
     path.chmod(0o660)

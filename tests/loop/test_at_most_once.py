@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import anyio
 
-from anyscheduler import Context, ExecutionMode, Scheduler
+from anyscheduler import Context, ExecutionMode, Scheduler, Task
 from anyscheduler.testing import VirtualClock
 from tests.loop.scene import (
     START,
@@ -111,6 +111,36 @@ async def test_at_most_once_with_a_lost_reply_runs_exactly_once() -> None:
         await anyio.sleep(20)
 
     assert due == [10, 20, 30]
+
+
+@virtual
+async def test_at_most_once_a_once_off_that_another_process_has_taken_over_and_removed_is_not_started_again() -> None:
+    ours, theirs = WatchedRepository(), WatchedRepository()
+    theirs.inner = ours.inner
+    clock = VirtualClock(START)
+    starts: list[str] = []
+
+    def make(name: str, repository: WatchedRepository) -> tuple[Scheduler, Task]:
+        app = virtual_app(clock=clock, repository_factory=shared(repository))
+
+        @app.dynamic_task(execution_mode=ExecutionMode.AT_MOST_ONCE)
+        async def once(context: Context) -> None:
+            starts.append(name)
+
+        return app, once
+
+    app, once = make("ours", ours)
+    async with running(app) as app_context:
+        await app_context.schedule_task(once, "it", execute_at=START + timedelta(seconds=100))
+        await anyio.sleep(90)
+        # Its start is tried for as long as the lease lives, to 160, and arrives once more after that.
+        ours.failing.add("write")
+        await anyio.sleep(60)
+        ours.failing = {"claim"}
+        ours.slow["write"] = 15
+        await run_for(make("theirs", theirs)[0], 30)
+
+    assert starts == ["theirs"]
 
 
 @virtual

@@ -52,6 +52,34 @@ async def test_two_apps_share_the_work_and_nothing_is_doubled_or_lost(mode: Exec
 
 
 @virtual
+async def test_a_claim_that_is_long_on_its_way_gets_a_greater_fence_than_what_was_executed_meanwhile() -> None:
+    near, far = WatchedRepository(), WatchedRepository()
+    far.inner = near.inner
+    near.slow["claim"], far.slow["claim"] = 0.05, 0.33
+    clock = VirtualClock(START)
+    executions: list[tuple[str, str]] = []
+
+    def make(name: str, repository: WatchedRepository) -> Scheduler:
+        app = virtual_app(clock=clock, repository_factory=shared(repository))
+
+        @app.task(interval=timedelta(seconds=1))
+        async def tick(context: Context) -> None:
+            executions.append((context.fence, name))
+            await anyio.sleep(0.1)
+
+        return app
+
+    await run_for(make("near", near), 0.5)
+    await anyio.sleep(20)
+    async with anyio.create_task_group() as group:
+        group.start_soon(run_for, make("near", near), 5)
+        group.start_soon(run_for, make("far", far), 5)
+
+    assert {name for _, name in executions} == {"near", "far"}
+    assert executions == sorted(executions)
+
+
+@virtual
 async def test_a_lease_that_a_dead_process_left_is_taken_over_when_it_ends() -> None:
     repository = WatchedRepository()
     clock = VirtualClock(START)

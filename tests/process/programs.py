@@ -14,6 +14,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from tests.canary import leaks
+
 if TYPE_CHECKING:
     import signal
     from collections.abc import Mapping
@@ -161,9 +163,10 @@ class Programs:
         return self._start([sys.executable, str(self._write(source))], environment)
 
     def clean_up(self) -> None:
-        """Kills what still runs."""
+        """Kills what still runs, and reads all that was written for passwords."""
         for program in self._started:
             program.clean_up()
+        assert leaks(line for program in self._started for line in program.lines) == []
 
     def _write(self, source: str) -> Path:
         path = self._directory / "program.py"

@@ -49,7 +49,8 @@ def run_for_a_while(workers: Workers) -> None:
     for program in group:
         program.send(signal.SIGTERM)
     assert [program.ends() for program in group] == [0] * WORKERS
-    assert [line for program in group for line in program.lines] == []
+    # On a machine that is busy with other things they say so.
+    assert [line for program in group for line in program.lines if "woke up" not in line] == []
 
     ledger, rows = workers.ledger(), workers.store.rows()
     assert len(rows) == tasks

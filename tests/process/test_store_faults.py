@@ -230,7 +230,29 @@ def out_of_connections(server: AnyServer) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("fault", [read_only, out_of_connections])
+NO_ROOM = """
+CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE disk_full; END';
+DO $$ DECLARE name text; BEGIN FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
+    EXECUTE format('CREATE TRIGGER no_room BEFORE INSERT OR UPDATE ON %I EXECUTE FUNCTION no_room()', name);
+END LOOP; END $$"""
+
+
+@contextmanager
+def full(server: AnyServer) -> Iterator[None]:
+    """Has no room: Redis in memory, and PostgreSQL on its disk, or so it says."""
+    with ExitStack() as stack:
+        if isinstance(server, PostgresServer):
+            connection = stack.enter_context(psycopg.connect(server.url, autocommit=True))
+            connection.execute(NO_ROOM)
+            stack.callback(connection.execute, "DROP FUNCTION no_room CASCADE")
+        else:
+            redis = stack.enter_context(client(server))
+            redis.config_set("maxmemory", 1)
+            stack.callback(redis.config_set, "maxmemory", 0)
+        yield
+
+
+@pytest.mark.parametrize("fault", [read_only, out_of_connections, full])
 def test_a_server_that_refuses_for_a_while_is_waited_for(
     servers: dict[str, AnyServer], stores: list[Store], tmp_path: Path, fault: Fault
 ) -> None:

@@ -75,6 +75,30 @@ def test_an_extension_keeps_the_token_so_that_a_lost_reply_does_not_cut_the_exec
     )
 
 
+def test_each_token_of_a_schedule_is_greater_than_the_one_before_though_it_was_drawn_earlier() -> None:
+    drawn = lease.new_token(NOW, 5)
+    rows = [lease.claim(FREE._replace(token=lease.new_token(NOW + LEASE, 9)), NOW + LEASE, drawn)]
+    settled = lease.commit(rows[-1], NOW + 500, drawn)
+    assert settled.row is not None
+    rows += [settled.row, lease.claim(settled.row, NOW + LEASE, drawn)]
+    given_back = lease.release(rows[-1], NOW, drawn).row
+    assert given_back is not None
+    rows += [given_back, lease.replace_spec(given_back, "{}", drawn), lease.claim(given_back, NOW + LEASE, drawn)]
+    undone = lease.give_back(rows[-1], lease.commit(rows[-1], NOW, drawn), drawn).row
+    assert undone is not None
+    tokens = [row.token for row in (*rows[:4], rows[5], undone)]
+    assert tokens == sorted(set(tokens))
+    assert rows[4].token > rows[3].token
+    assert len({len(token.removesuffix(".waiting")) for token in tokens}) == 1
+
+
+def test_a_token_that_was_drawn_later_or_cannot_be_compared_is_taken_as_it_is() -> None:
+    drawn = lease.new_token(NOW, 5)
+    for stored in (lease.new_token(NOW - 1, 9), "", "t0", "zzzzzzzzzzzzzzzzzzzz", f"{drawn[:14]}"):
+        assert lease.later_token(drawn, stored) == drawn
+    assert lease.later_token("t0", drawn.replace("0", "z")) == "t0"
+
+
 def test_an_extension_changes_the_end_of_the_lease_and_nothing_else() -> None:
     mine = lease.claim(STATIC, NOW + LEASE, "mine")
 

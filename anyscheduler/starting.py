@@ -1,0 +1,143 @@
+"""Starting executions: several in one task of the event loop while they do not wait, each in its own once they do.
+
+Knows: a task group, and what runs one item. Must not know: rows, leases, outcomes.
+
+To start a task takes longer than all that the engine does for an execution, and many bodies end without ever waiting.
+So a task takes the next item when the one before has ended like that; the next task is always on its way meanwhile, and
+takes over as soon as one waits. Once an item was seen to wait, each of its kind has a task of its own. What a body
+may leave behind in its task ends with it: a task whose body has waited, was cancelled, or has set a context variable,
+takes nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from contextvars import Context, copy_context
+from operator import is_
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from anyscheduler.execution import is_cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from anyio.abc import TaskGroup
+
+T = TypeVar("T")
+
+
+class _Queued(NamedTuple, Generic[T]):
+    kind: str
+    item: T
+    name: str
+
+
+class Starter(Generic[T]):
+    """Runs items in a task group.
+
+    Args:
+        group: Where their tasks are.
+        run: Runs one item.
+    """
+
+    def __init__(self, group: TaskGroup, run: Callable[[T], Awaitable[None]]) -> None:
+        self._group = group
+        self._run = run
+        self._queue: deque[_Queued[T]] = deque()
+        self._waiting_kinds: set[str] = set()
+        self._is_coming = False
+        """Whether a task is on its way that takes what is queued."""
+        self._at_work: list[str] | None = None
+        """The kind of the item that is run without having waited, in a list of its own by which that run is known."""
+        self._count_cancellations = _native_cancellations()
+
+    def start(self, item: T, kind: str, name: str, *, waits: bool) -> None:
+        """Has an item run as soon as the event loop gets to it; those that may share tasks in their order.
+
+        Args:
+            item: The item.
+            kind: What it has in common with others that wait if it does.
+            name: What a task of its own is called.
+            waits: Whether it is known to wait.
+        """
+        self._note_wait()
+        if waits or kind in self._waiting_kinds:
+            self._group.start_soon(self._run_alone, item, name=name)
+        else:
+            self._queue.append(_Queued(kind, item, name))
+            self._send_for_next()
+
+    def left(self) -> Iterator[T]:
+        """Takes what is queued and will not be run any more, because the task group has ended."""
+        while self._queue:
+            yield self._queue.popleft().item
+
+    def _note_wait(self) -> None:
+        # Somebody else is running, so whoever was at work and has not ended waits.
+        if self._at_work is not None:
+            self._waiting_kinds.update(self._at_work)
+            self._at_work = None
+
+    def _send_for_next(self) -> None:
+        if self._queue and not self._is_coming:
+            self._is_coming = True
+            self._group.start_soon(self._run_queued)
+
+    async def _run_alone(self, item: T) -> None:
+        cancellations = self._count_cancellations()
+        await self._run(item)
+        if cancellations():
+            await _absorb_cancellation()
+
+    async def _run_queued(self) -> None:
+        self._is_coming = False
+        self._note_wait()
+        own = copy_context()
+        cancellations = self._count_cancellations()
+        while self._queue:
+            kind, item, name = self._queue.popleft()
+            if kind in self._waiting_kinds:
+                self._group.start_soon(self._run_alone, item, name=name)
+                continue
+            this = self._at_work = [kind]
+            self._send_for_next()
+            await self._run(item)
+            has_waited = self._at_work is not this
+            if not has_waited:
+                self._at_work = None
+            if cancellations():
+                await _absorb_cancellation()
+                return
+            if has_waited or not _is_same(own, copy_context()):
+                return
+
+
+def _is_same(one: Context, other: Context) -> bool:
+    # By identity: to compare values would call what users wrote, and what is equal may still be somebody's own.
+    return len(one) == len(other) and all(map(is_, one, other)) and all(map(is_, one.values(), other.values()))
+
+
+def _native_cancellations() -> Callable[[], Callable[[], int]]:
+    """Returns what gives, for the current task, what tells how often that was cancelled other than by scopes.
+
+    Only asyncio has such a way: `asyncio.Task.cancel()`, called by whoever got hold of the task.
+    """
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None or anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
+        return lambda: int
+    current_task = asyncio.current_task
+    # anyio tells as well, but takes a tenth of all the time that an execution costs.
+    return lambda: current_task().cancelling
+
+
+async def _absorb_cancellation() -> None:
+    """Keeps a body that cancelled its own asyncio task as the last thing it did from taking the task group with it."""
+    try:
+        await anyio.lowlevel.checkpoint()
+    except anyio.get_cancelled_exc_class():
+        if is_cancelled():
+            raise
