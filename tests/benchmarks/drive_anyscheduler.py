@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from anyscheduler import AppContext, Context, Scheduler
+from anyscheduler import AppContext, Context, Scheduler, Task
 from anyscheduler.lease import Change
 from tests.benchmarks import measuring
 
@@ -51,6 +51,7 @@ async def drain(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
             await running.schedule_task(task, f"instance-{number}", execute_at=due)
         registered = registering.read()
         await copy_first(running, range(first, given.count))
+        await store_later(running, task, due + timedelta(days=1), given.stored)
         draining = measuring.Stopwatch()
         await running.run()
         drained = draining.read()
@@ -69,8 +70,30 @@ async def fill(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
     task = app.dynamic_task()(noop)
     due = datetime.fromtimestamp(given.begin, UTC)
     async with app.create() as running:
-        await running.schedule_tasks(task, ((f"later-{number}", {"execute_at": due}) for number in range(given.count)))
+        await store_later(running, task, due, given.count)
     return {}
+
+
+async def store_later(running: AppContext, task: Task, due: datetime, count: int) -> None:
+    """Stores `count` once-offs that are due then."""
+    await running.schedule_tasks(task, ((f"later-{number}", {"execute_at": due}) for number in range(count)))
+
+
+async def idle(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
+    """Measures what a worker takes in `seconds` in which nothing is due."""
+
+    async def noop(_context: Context) -> None:
+        raise AssertionError("nothing is due")
+
+    app.dynamic_task()(noop)
+    async with app.create() as running, anyio.create_task_group() as group:
+        group.start_soon(running.run)
+        await anyio.sleep(measuring.SETTLED)
+        watch = measuring.Stopwatch()
+        await anyio.sleep(given.seconds)
+        result = watch.read()
+        running.shutdown()
+    return {**result}
 
 
 async def waiting(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
@@ -232,6 +255,7 @@ async def wake(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
 MEASUREMENTS = {
     "drain": drain,
     "fill": fill,
+    "idle": idle,
     "waiting": waiting,
     "drain-cron": drain_cron,
     "drain-interval": drain_interval,

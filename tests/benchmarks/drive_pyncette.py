@@ -72,7 +72,39 @@ async def lateness(app: Any, given: argparse.Namespace) -> dict[str, object]:
     return window.result()
 
 
-MEASUREMENTS = {"drain": drain, "lateness": lateness}
+async def fill(app: Any, given: argparse.Namespace) -> dict[str, object]:
+    """Stores `count` once-offs that are due when the window begins."""
+
+    async def noop(_context: Any) -> None:
+        raise AssertionError("this process runs nothing")
+
+    task = app.dynamic_task()(noop)
+    due = datetime.fromtimestamp(given.begin, UTC)
+    async with app.create() as running:
+        for number in range(given.count):
+            await running.schedule_task(task, f"later-{number}", execute_at=due)
+    return {}
+
+
+async def idle(app: Any, given: argparse.Namespace) -> dict[str, object]:
+    """Measures what a worker takes in `seconds` in which nothing is due."""
+
+    async def noop(_context: Any) -> None:
+        raise AssertionError("nothing is due")
+
+    app.dynamic_task()(noop)
+    async with app.create() as running:
+        worker = asyncio.create_task(running.run())
+        await asyncio.sleep(measuring.SETTLED)
+        watch = measuring.Stopwatch()
+        await asyncio.sleep(given.seconds)
+        result = watch.read()
+        running.shutdown()
+        await worker
+    return {**result}
+
+
+MEASUREMENTS = {"drain": drain, "lateness": lateness, "fill": fill, "idle": idle}
 
 
 def main(given: argparse.Namespace) -> None:

@@ -152,8 +152,21 @@ async def spawn(count: int) -> Result:
     return {**watch.read(), "executions": count}
 
 
-def insert(url: str, count: int) -> Result:
-    """Measures the insertion of rows like those of a schedule into PostgreSQL, five hundred in a statement."""
+def insert_into_redis(url: str, count: int) -> Result:
+    """Measures the insertion of rows of 200 bytes, and of their entries in a sorted set, five hundred in a pipeline."""
+    with redis.Redis.from_url(url) as client:
+        watch = measuring.Stopwatch()
+        for begin in range(0, count, 500):
+            pipeline = client.pipeline(transaction=False)
+            for number in range(begin, min(begin + 500, count)):
+                pipeline.hset("{raw}:rows", f"task:instance-{number}", "x" * 200)
+                pipeline.zadd("{raw}:index", {f"task:instance-{number}": NEXT})
+            pipeline.execute()
+        return {**watch.read(), "executions": count}
+
+
+def insert_into_postgres(url: str, count: int) -> Result:
+    """Measures the insertion of rows like those of a schedule, five hundred in a statement."""
     with psycopg.connect(url, autocommit=True, prepare_threshold=0) as connection:
         connection.execute(
             "CREATE TABLE raw (key text PRIMARY KEY, task text, due_at bigint, claimable_at bigint, token text, "
@@ -187,9 +200,11 @@ def main(given: argparse.Namespace) -> None:
         case "drain", "redis":
             batched = (REDIS_CLAIM_BATCHED, REDIS_UPDATE_BATCHED)
             result = of_redis(given.url, given.count, batched if given.tuned else (REDIS_CLAIM, REDIS_UPDATE))
+        case "insert", "redis":
+            result = insert_into_redis(given.url, given.count)
         case _:
             assert (given.measurement, given.store) == ("insert", "postgres")
-            result = insert(given.url, given.count)
+            result = insert_into_postgres(given.url, given.count)
     measuring.report(result)
 
 

@@ -19,6 +19,7 @@ REQUIREMENTS = {
     "apscheduler": ("APScheduler==3.11.3",),
     "pgqueuer": ("pgqueuer==1.6.0", "asyncpg==0.32.0", "uvloop==0.23.0"),
     "arq": ("arq==0.28.0", "redis[hiredis]==5.3.1", "uvloop==0.23.0"),
+    "saq": ("saq==0.26.4", "typing_extensions==4.16.0", "redis[hiredis]==7.4.1", "uvloop==0.23.0"),
 }
 
 

@@ -5,11 +5,12 @@ Knows: how a server is made durable, and how an empty place on it is made. Must 
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import psycopg
 import psycopg.conninfo
@@ -29,6 +30,18 @@ STORES: dict[Store, str] = {"memory": "memory", "sqlite": "SQLite file", "postgr
 """All stores, and what they are called in the table."""
 
 
+class Place(NamedTuple):
+    """An empty store.
+
+    Attributes:
+        url: The URL or the path; "" for the one in memory.
+        server: The process that serves it; None for those without one.
+    """
+
+    url: str
+    server: int | None = None
+
+
 class Stores(ExitStack):
     """Gives empty stores; closed, it ends the servers that it started."""
 
@@ -37,21 +50,50 @@ class Stores(ExitStack):
         return self
 
     @contextmanager
-    def empty(self, store: Store) -> Iterator[str]:
-        """Gives the URL or the path of an empty store, "" for the one in memory, and removes it afterwards."""
+    def empty(self, store: Store) -> Iterator[Place]:
+        """Gives an empty store, and removes it afterwards."""
         match store:
             case "memory":
-                yield ""
+                yield Place("")
             case "sqlite":
                 with TemporaryDirectory(dir=self._directory, ignore_cleanup_errors=True) as directory:
-                    yield str(Path(directory, "schedules.db"))
+                    yield Place(str(Path(directory, "schedules.db")))
             case "postgres":
                 with self._empty_database() as url:
-                    yield url
+                    yield Place(url, self._postgres.pid)
             case "redis":
                 with redis.Redis.from_url(self._redis.url) as client:
                     client.flushall()
-                yield self._redis.url
+                yield Place(self._redis.url, self._redis.pid)
+
+    def calm(self, store: Store, place: Place) -> None:
+        """Has the server finish what it does some time after many rows were written, and would otherwise do later."""
+        match store:
+            case "postgres":
+                with psycopg.connect(place.url, autocommit=True) as connection:
+                    busy = "SELECT FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'"
+                    connection.execute("VACUUM ANALYZE")
+                    connection.execute("CHECKPOINT")
+                    while connection.execute(busy).fetchone():
+                        time.sleep(0.1)
+            case "redis":
+                with redis.Redis.from_url(place.url) as client:
+                    while client.info("persistence")["aof_rewrite_in_progress"]:
+                        time.sleep(0.1)
+            case "memory" | "sqlite":
+                pass
+
+    @contextmanager
+    def vacuuming_often(self) -> Iterator[None]:
+        """Has PostgreSQL look every 2 s, not minute, for what to vacuum: for an hour that passes in two minutes."""
+        with psycopg.connect(self._postgres.url, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET autovacuum_naptime = '2s'")
+            connection.execute("SELECT pg_reload_conf()")
+            try:
+                yield
+            finally:
+                connection.execute("ALTER SYSTEM RESET autovacuum_naptime")
+                connection.execute("SELECT pg_reload_conf()")
 
     # What a service would have: nothing that was committed is lost, and memory for the rows. The rest are PostgreSQL's
     # defaults; the zone is that of most servers.
