@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from anyscheduler.repository import Repository
 
+# What differed between a store and the model is what one has to know of a failure that does not come again.
+pytest.register_assert_rewrite("tests.conformance.machine")
+
 
 def _cases(is_wanted: Callable[[Store], bool]) -> list[Any]:
     return [pytest.param(store, id=store.name) for store in STORES if is_wanted(store)]
