@@ -167,11 +167,15 @@ class TaskFacts:
     Attributes:
         name: The name of the task. Its schedule's key is this name if it is static, and begins with it and what
             `anyscheduler.task` puts between the two if it is dynamic.
-        group: What it is in the load: plain, heartbeat, once, churn, corrupt, raising, cancelled.
+        group: What it is in the load: plain, cron, heartbeat, once, churn, corrupt, raising, cancelled.
         at_most_once: The guarantee that it asks for; at least once otherwise.
-        interval: Microseconds between its occurrences; None for once-off and dynamic ones, whose REG lines say it.
+        interval: Microseconds between its occurrences; None for crons, and for once-off and dynamic ones, whose REG
+            lines say it.
         heartbeat: Whether its lease is extended while it runs.
         body_seconds: How long its body takes.
+        fast_forward: Whether it leaves out what it has missed.
+        cron: When it is due, if not at an interval; "" for none.
+        timezone: The zone that its cron goes by; "" for none.
     """
 
     name: str
@@ -180,6 +184,14 @@ class TaskFacts:
     interval: int | None
     heartbeat: bool = False
     body_seconds: float = 0.0
+    fast_forward: bool = False
+    cron: str = ""
+    timezone: str = ""
+
+    @property
+    def is_static(self) -> bool:
+        """Whether it is a schedule of its own, stored when the app starts."""
+        return self.interval is not None or bool(self.cron)
 
 
 @dataclass(frozen=True, slots=True)
