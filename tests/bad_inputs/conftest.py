@@ -11,16 +11,16 @@ allowed. Each group of inputs has its file here, or is tested with what it belon
 - bodies, fixtures, middlewares: `test_bodies.py`; fixtures that raise: `loop/test_fixtures.py` and
   `process/test_failures.py`
 - rows that are damaged, of a newer version, or of an unknown task: `test_rows.py` on every store; what becomes of them
-  over minutes: `loop/test_corrupt_rows.py`, `loop/test_corrupt_states.py`; bytes that are no row:
-  `conformance/test_redis.py`
+  over minutes: `loop/test_corrupt_rows.py`, `loop/test_corrupt_states.py`; bytes and types that are no row:
+  `test_fuzzed_files.py`, `conformance/test_redis.py`
 - URLs, tables, namespaces: `test_addresses.py`; what only a server can refuse (passwords, rights, versions, standbys):
   `conformance/test_postgres_opening.py` and `conformance/test_redis_opening.py`; files: `conformance/test_sqlite.py`
 - files that others lock, disks that are full, servers that go away: `process/test_store_trouble.py` and
   `process/test_store_faults.py`
 - the command line: `test_command_line.py`
 - `run` twice or too late, unscheduling and scheduling itself while it runs: `test_moments.py`
-- clocks that jump, a million overdue: `loop/test_clock.py`, `loop/test_store_time.py`, `process/test_store_time.py`,
-  `loop/test_capacity.py`, and `conformance/test_postgres_cost.py`
+- clocks that jump: `loop/test_clock.py`, `loop/test_store_time.py`, `process/test_store_time.py`
+- a million overdue: `process/test_overdue.py`, `loop/test_capacity.py`, and `conformance/test_postgres_cost.py`
 - text that nobody thought of: `test_fuzzing.py`
 """
 

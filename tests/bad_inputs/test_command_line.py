@@ -195,6 +195,14 @@ def test_a_target_that_is_no_scheduler_gives_one_line_with_the_cause_and_exit_co
     refused(run("run", "--", target), cause)
 
 
+def test_a_directory_that_was_removed_holds_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    refused(run("run", "program:app"), "No module named 'program'")
+
+
 @pytest.mark.parametrize(
     "source", ["def divide(): 1 / 0\ndivide()", "def divide(): 1 / 0\ndef __getattr__(name): divide()"]
 )

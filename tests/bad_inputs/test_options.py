@@ -198,6 +198,28 @@ async def test_what_is_said_once_for_many_instances_is_refused_for_one_of_them(o
         assert (await app_context.list_tasks(task)).tasks == []
 
 
+NO_PAIRS: list[Any] = [5, None, "xy", b"xy", "x", (), ("x",), ("x", {}, {}), ("x", None), ("x", "{}"), {"x": {}},
+                       ("x", [("schedule", "@daily")]), ("x", {1: 2}), ("x", {None: 2}), {5, 6}, object()]  # fmt: skip
+
+
+@pytest.mark.anyio
+async def test_what_is_no_pair_of_a_name_and_keywords_is_refused_among_many_on_every_store(new_app: NewApp) -> None:
+    app = new_app()
+    task = app.dynamic_task()(body)
+    async with app.create() as app_context:
+        for item in NO_PAIRS:
+            with refused("instances=", as_shown(item), "pairs of a name and a mapping"):
+                await app_context.schedule_tasks(task, [("good", DAILY), item])
+        for instances in (None, 5, math.nan, task):
+            with refused("instances=", as_shown(instances), "pairs of a name and a mapping"):
+                await app_context.schedule_tasks(task, instances)  # type: ignore[arg-type]
+        names: list[Any] = [["x"], {}, ("x",)]
+        for name in names:
+            with refused("name="):
+                await app_context.schedule_tasks(task, [(name, DAILY)])
+        assert (await app_context.list_tasks(task)).tasks == []
+
+
 @pytest.mark.parametrize("option", ["partition_count", "partition_selector", "enabled_partitions"])
 def test_options_of_partitions_are_refused_for_a_task_that_has_none(option: str) -> None:
     app = Scheduler()

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.canary import leaks
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -71,12 +73,14 @@ class Program:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.seen: list[str] = []
 
     def read_until(self, text: str) -> str:
         """Returns the output up to the line with `text` in it; fails when the program ends before."""
         assert self.process.stdout is not None
         seen = ""
         for line in self.process.stdout:
+            self.seen.append(line)
             seen += line
             if text in line:
                 return seen
@@ -88,6 +92,7 @@ class Program:
     def end(self) -> tuple[int, str]:
         """Waits for the end, and returns the exit code and the rest of the output."""
         output, _ = self.process.communicate(timeout=PATIENCE)
+        self.seen += output.splitlines()
         return self.process.returncode, output
 
 
@@ -103,6 +108,7 @@ def start(tmp_path: Path) -> Iterator[Any]:
     for program in programs:
         with program.process:
             program.process.kill()
+        assert leaks(program.seen) == []
 
 
 def test_every_example_is_run_by_a_test_below() -> None:

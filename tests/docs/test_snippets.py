@@ -46,6 +46,8 @@ from anyscheduler.memory import memory_repository
 from anyscheduler.testing import VirtualClock, run_virtual
 from anyscheduler.trigger import IntervalTrigger
 from tests.servers.redis import client
+from tests.simulation import __main__ as simulation
+from tests.soak import __main__ as soak
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -308,6 +310,10 @@ def check_command(words: list[str], files: set[str]) -> None:
             check_packages([package for package in packages if package != "-e"])
         case ["python", "-m", "pytest"]:
             return
+        case ["python", "-m", "tests.soak", *arguments]:
+            soak.parse(arguments)
+        case ["python", "-m", "tests.simulation", *arguments]:
+            simulation.parse(arguments)
         case ["python", "-m", package]:
             assert (ROOT / package.replace(".", "/") / "__main__.py").exists()
         case ["python", file]:

@@ -6,8 +6,10 @@ Knows: connections, TLS, how messages of the PostgreSQL protocol are framed. Mus
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 import threading
+import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_HANG_UP_SECONDS = 2.0
 _CHUNK = 65_536
 
 
@@ -51,6 +54,7 @@ class Proxy:
         )
         self._tls = tls
         self._listener: asyncio.Server | None = None
+        self._former: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -91,9 +95,16 @@ class Proxy:
         """Closes every connection, and ends."""
         self.refuse()
         self.cut()
+        self._run(self._wait_for_handshakes())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        if self._tls is not None:
+            # Of a handshake that a client has broken off asyncio may leave a transport that nobody closes.
+            self._former.clear()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()
 
     def __enter__(self) -> Self:
         return self
@@ -111,7 +122,18 @@ class Proxy:
     async def _refuse(self) -> None:
         if self._listener is not None:
             self._listener.close()
+            self._former.append(self._listener)
             self._listener = None
+
+    async def _wait_for_handshakes(self) -> None:
+        """Waits for connections that were not served: a client that refuses a certificate takes a while to hang up."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_HANG_UP_SECONDS):
+                for listener in self._former:
+                    # Before Python 3.12 `wait_closed` does not wait.
+                    while getattr(listener, "_active_count", 0):
+                        await asyncio.sleep(0.01)
+                    await listener.wait_closed()
 
     async def _set_flowing(self, *, flowing: bool) -> None:
         if flowing:
@@ -131,7 +153,8 @@ class Proxy:
         self._connections.add(this)
         writers = [to_client]
         try:
-            with suppress(OSError):
+            # What was cut has ended as well; asyncio would report a connection whose task was cancelled.
+            with suppress(OSError, asyncio.CancelledError):
                 from_server, to_server = await asyncio.open_connection(*self._server)
                 writers.append(to_server)
                 await _until_one_ends(
