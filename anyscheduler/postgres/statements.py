@@ -115,6 +115,7 @@ _LATER: Final = """
 # locked     as many as may be claimed and nobody else is taking. A row that another process changed since the
 #            statement began is left out: it has another ctid, and is claimable later
 # claimed    the rows under their lease
+# last       of each task with rows that are due, the last one that was looked at
 #
 # Rows are found again by their ctid, which costs less than by key. One that was changed meanwhile has another one.
 CLAIM: Final = f"""
@@ -139,7 +140,7 @@ CLAIM: Final = f"""
         FROM request WHERE head <= (SELECT now FROM clock)
     ),
     candidate AS MATERIALIZED (
-        SELECT waiting.tid, waiting.claimable_at, due.lease, due.place, due.share,
+        SELECT waiting.tid, waiting.key, waiting.claimable_at, due.task, due.lease, due.place, due.share,
             row_number() OVER (PARTITION BY due.place ORDER BY waiting.claimable_at, waiting.key) AS turn
         FROM due CROSS JOIN LATERAL (
             SELECT stored.ctid AS tid, key, claimable_at FROM {{table}} AS stored
@@ -165,6 +166,9 @@ CLAIM: Final = f"""
     ),
     left_behind AS (
         SELECT claimable_at FROM candidate WHERE tid NOT IN (SELECT tid FROM locked)
+    ),
+    last AS (
+        SELECT DISTINCT ON (place) task, claimable_at, key FROM candidate ORDER BY place, turn DESC
     )
     (
         SELECT {COLUMNS}, turn, place, NULL::bigint, NULL::bigint, NULL::bigint, NULL::boolean FROM claimed
@@ -177,9 +181,10 @@ CLAIM: Final = f"""
             (SELECT min(clock.now + lease) FROM locked),
             (SELECT min(claimable_at) FROM left_behind),
             (
-                SELECT min(following.claimable_at) FROM due CROSS JOIN LATERAL (
+                SELECT min(following.claimable_at) FROM last CROSS JOIN LATERAL (
                     SELECT claimable_at FROM {{table}} AS stored
-                    WHERE stored.task = due.task AND claimable_at > clock.now ORDER BY claimable_at LIMIT 1
+                    WHERE stored.task = last.task AND (stored.claimable_at, stored.key) > (last.claimable_at, last.key)
+                    ORDER BY claimable_at, key LIMIT 1
                 ) AS following
             )
         ),

@@ -290,6 +290,17 @@ async def test_next_claimable_lies_in_the_past_when_the_limit_left_due_rows_behi
     assert (await claim(repository, "a", limit=2)).next_claimable == 2
 
 
+async def test_next_claimable_knows_of_due_rows_of_one_task_when_the_others_have_few(repository: Repository) -> None:
+    # Of three tasks that share a limit of six each one has two or three rows looked at.
+    await insert(repository, *(free_row(f"a:{number}", number) for number in range(4)), free_row("b"))
+    await insert(repository, free_row("c:1"), free_row("c:2"), free_row("c:3", NOW + 9))
+
+    claimed = await claim(repository, "a", "b", "c", limit=6)
+
+    assert keys_of(claimed) == ["a:0", "b", "c:1", "a:1", "c:2", "a:2"]
+    assert claimed.next_claimable == 3
+
+
 async def test_next_claimable_ignores_tasks_that_were_not_requested(repository: Repository) -> None:
     await insert(repository, free_row("a", NOW + 50), free_row("other", 0))
 
