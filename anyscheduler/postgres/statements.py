@@ -110,14 +110,15 @@ _LATER: Final = """
 #
 # request    each requested task that has rows, with the earliest of them
 # due        those of them with rows that are due, and how many to look at of each: an even share and one more
-# candidate  the rows that are looked at, by the index only
+# looked_at  the rows that are looked at, by the index only, and the one behind them, due or not
+# candidate  those of them that are due
 # chosen     the first ones in the order of fairness; more than needed where other processes take some at this moment
 # locked     as many as may be claimed and nobody else is taking. A row that another process changed since the
 #            statement began is left out: it has another ctid, and is claimable later
 # claimed    the rows under their lease
-# last       of each task with rows that are due, the last one that was looked at
 #
-# Rows are found again by their ctid, which costs less than by key. One that was changed meanwhile has another one.
+# Rows are found again by their ctid, one by one, which costs less than by key. One that was changed meanwhile has
+# another one. The sum in `locked` keeps the planner from reading all that is due once more, by the index.
 CLAIM: Final = f"""
     WITH clock AS MATERIALIZED (
         SELECT coalesce(%(now)s::bigint, least(shown, %(not_after)s::bigint)) AS now,
@@ -139,14 +140,16 @@ CLAIM: Final = f"""
         )::bigint AS share
         FROM request WHERE head <= (SELECT now FROM clock)
     ),
-    candidate AS MATERIALIZED (
-        SELECT waiting.tid, waiting.key, waiting.claimable_at, due.task, due.lease, due.place, due.share,
+    looked_at AS MATERIALIZED (
+        SELECT waiting.tid, waiting.claimable_at, due.lease, due.place, due.share,
             row_number() OVER (PARTITION BY due.place ORDER BY waiting.claimable_at, waiting.key) AS turn
         FROM due CROSS JOIN LATERAL (
             SELECT stored.ctid AS tid, key, claimable_at FROM {{table}} AS stored
-            WHERE stored.task = due.task AND claimable_at <= (SELECT now FROM clock)
-            ORDER BY claimable_at, key LIMIT due.share
+            WHERE stored.task = due.task ORDER BY claimable_at, key LIMIT due.share + 1
         ) AS waiting
+    ),
+    candidate AS MATERIALIZED (
+        SELECT * FROM looked_at WHERE turn <= share AND claimable_at <= (SELECT now FROM clock)
     ),
     chosen AS MATERIALIZED (
         SELECT tid, lease, place, turn FROM candidate
@@ -155,20 +158,17 @@ CLAIM: Final = f"""
     locked AS MATERIALIZED (
         SELECT stored.ctid AS tid, chosen.lease, chosen.place, chosen.turn
         FROM {{table}} AS stored JOIN chosen ON stored.ctid = chosen.tid
-        WHERE stored.ctid = ANY(ARRAY(SELECT tid FROM chosen)) AND stored.claimable_at <= (SELECT now FROM clock)
+        WHERE stored.claimable_at + 0 <= (SELECT now FROM clock)
         ORDER BY chosen.turn, chosen.place LIMIT %(limit)s FOR UPDATE OF stored SKIP LOCKED
     ),
     claimed AS (
         UPDATE {{table}} AS stored SET claimable_at = clock.now + locked.lease, token = {_LATER}
         FROM locked CROSS JOIN clock
-        WHERE stored.ctid = ANY(ARRAY(SELECT tid FROM locked)) AND stored.ctid = locked.tid
+        WHERE stored.ctid = locked.tid
         RETURNING {", ".join("stored." + name for name in Row._fields)}, locked.turn, locked.place
     ),
     left_behind AS (
-        SELECT claimable_at FROM candidate WHERE tid NOT IN (SELECT tid FROM locked)
-    ),
-    last AS (
-        SELECT DISTINCT ON (place) task, claimable_at, key FROM candidate ORDER BY place, turn DESC
+        SELECT claimable_at FROM looked_at WHERE tid NOT IN (SELECT tid FROM locked)
     )
     (
         SELECT {COLUMNS}, turn, place, NULL::bigint, NULL::bigint, NULL::bigint, NULL::boolean FROM claimed
@@ -179,14 +179,7 @@ CLAIM: Final = f"""
         least(
             (SELECT min(head) FROM request WHERE head > clock.now),
             (SELECT min(clock.now + lease) FROM locked),
-            (SELECT min(claimable_at) FROM left_behind),
-            (
-                SELECT min(following.claimable_at) FROM last CROSS JOIN LATERAL (
-                    SELECT claimable_at FROM {{table}} AS stored
-                    WHERE stored.task = last.task AND (stored.claimable_at, stored.key) > (last.claimable_at, last.key)
-                    ORDER BY claimable_at, key LIMIT 1
-                ) AS following
-            )
+            (SELECT min(claimable_at) FROM left_behind)
         ),
         clock.now, clock.shown,
         EXISTS (SELECT FROM candidate WHERE turn = share) OR (SELECT count(*) FROM candidate) > %(limit)s

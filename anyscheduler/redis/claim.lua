@@ -67,12 +67,13 @@ end
 
 local next_score, next_key, next_request
 
--- Returns when the request's first row is claimable, by the index, and its key; nothing if it has no rows.
+-- Returns when the request's first row is claimable, by the index, and its key; nothing if it has no rows. Then the same
+-- of its second row.
 local function first_of(request)
-  local first = on_index('ZRANGE', due_of(request), 0, 0, 'WITHSCORES')
-  local score = first and tonumber(first[2])
+  local first = on_index('ZRANGE', due_of(request), 0, 1, 'WITHSCORES')
+  local score, second = first and tonumber(first[2]), first and tonumber(first[4])
   if score and score < BEYOND then
-    return math.max(score, -BEYOND), first[1]
+    return math.max(score, -BEYOND), first[1], second and second < BEYOND and math.max(second, -BEYOND) or nil, first[3]
   end
 end
 
@@ -83,56 +84,85 @@ local function note_next(request, score, key)
 end
 
 local healed = 0
+local queues = {}
+local now_score = string.format('%.0f', now)
+
+-- Appends a row that is due, as the index says, to its request's queue; mends the index if the row says otherwise.
+local function take(request, key, value)
+  local queue, due = queues[request], due_of(request)
+  local claimable_at, behind
+  if value then
+    claimable_at, behind = head_of(value)
+  end
+  if not value then
+    -- An entry without its row, such as the eviction of a key leaves behind.
+    redis.call('ZREM', due, key)
+    on_index('ZREM', keys_of(request), key)
+    healed = healed + 1
+  elseif claimable_at and tonumber(claimable_at) > now then
+    -- Listed too early: the row may be under somebody's lease.
+    redis.call('ZADD', due, score_of(claimable_at), key)
+    healed = healed + 1
+  else
+    -- What is no row gets a head all the same, by which it can be released; none of its text is lost.
+    local _, last = string.find(value, '",', behind or #value, true)
+    local size = #queue.keys + 1
+    queue.keys[size], queue.rests[size] = key, last and string.sub(value, last + 1) or value
+    queue.times[size] = behind and string.sub(value, behind, behind + 14)
+  end
+end
 
 -- Appends up to `count` more due rows of the request to its queue; returns whether there may be still more.
-local function fetch(request, queue, count)
-  local due, rows = due_of(request), rows_of(request)
-  local found = redis.call('ZRANGEBYSCORE', due, '-inf', string.format('%.0f', now), 'LIMIT', #queue.keys, count)
+local function fetch(request, count)
+  local found =
+    redis.call('ZRANGEBYSCORE', due_of(request), '-inf', now_score, 'LIMIT', #queues[request].keys, count)
   if #found == 0 then
     return false
   end
-  local values = redis.call('HMGET', rows, unpack(found))
+  local values = redis.call('HMGET', rows_of(request), unpack(found))
   for place, key in ipairs(found) do
-    local value = values[place]
-    local claimable_at, behind
-    if value then
-      claimable_at, behind = head_of(value)
-    end
-    if not value then
-      -- An entry without its row, such as the eviction of a key leaves behind.
-      redis.call('ZREM', due, key)
-      on_index('ZREM', keys_of(request), key)
-      healed = healed + 1
-    elseif claimable_at and tonumber(claimable_at) > now then
-      -- Listed too early: the row may be under somebody's lease.
-      redis.call('ZADD', due, score_of(claimable_at), key)
-      healed = healed + 1
-    else
-      -- What is no row gets a head all the same, by which it can be released; none of its text is lost.
-      local _, last = string.find(value, '",', behind or #value, true)
-      local size = #queue.keys + 1
-      queue.keys[size], queue.rests[size] = key, last and string.sub(value, last + 1) or value
-      queue.times[size] = behind and string.sub(value, behind, behind + 14)
-    end
+    take(request, key, values[place])
   end
   return #found == count
 end
 
--- Who has something due gets an even share of what is still to be claimed, and again, until nobody has more.
-local active, served = {}, {}
+-- Who has something due gets an even share of what is still to be claimed, and again, until nobody has more. Those with
+-- one due row, as static tasks have, are read together.
+local served, active, single = {}, {}, {}
+local singles = {}
 for request = 1, requests do
-  local score, key = first_of(request)
-  if limit > 0 and score and score <= now then
-    active[#active + 1] = request
+  local score, key, second, second_key = first_of(request)
+  if score and score <= now and #served < limit then
     served[#served + 1] = request
+    queues[request] = { keys = {}, rests = {}, times = {} }
+    if second and second <= now then
+      active[#active + 1] = request
+    else
+      single[request] = { key = key, second = second, second_key = second_key }
+      local name = rows_of(request)
+      singles[name] = singles[name] or {}
+      table.insert(singles[name], request)
+    end
   else
     note_next(request, score, key)
   end
 end
+for name, own in pairs(singles) do
+  for begin = 1, #own, CHUNK do
+    local keys = {}
+    for place = begin, math.min(begin + CHUNK - 1, #own) do
+      keys[#keys + 1] = single[own[place]].key
+    end
+    local values = redis.call('HMGET', name, unpack(keys))
+    for place, key in ipairs(keys) do
+      take(own[begin + place - 1], key, values[place])
+    end
+  end
+end
 local found = 0
-local queues, heads, scores = {}, {}, {}
+local heads, scores = {}, {}
 for _, request in ipairs(served) do
-  queues[request] = { keys = {}, rests = {}, times = {} }
+  found = found + #queues[request].keys
   heads[request] = '[' .. ends[request] .. ','
   scores[request] = score_of(ends[request])
 end
@@ -140,12 +170,11 @@ while found < limit and #active > 0 and healed < HEALED do
   local share = math.min(math.ceil((limit - found) / #active), CHUNK)
   local more = {}
   for _, request in ipairs(active) do
-    local queue = queues[request]
-    local before = #queue.keys
-    if fetch(request, queue, share) then
+    local before = #queues[request].keys
+    if fetch(request, share) then
       more[#more + 1] = request
     end
-    found = found + #queue.keys - before
+    found = found + #queues[request].keys - before
   end
   active = more
 end
@@ -197,7 +226,13 @@ for _, arguments in pairs(writes) do
 end
 
 for _, request in ipairs(served) do
-  note_next(request, first_of(request))
+  local one = single[request]
+  if one and #queues[request].keys == 1 then
+    note_next(request, tonumber(scores[request]), one.key)
+    note_next(request, one.second, one.second_key)
+  else
+    note_next(request, first_of(request))
+  end
 end
 local next_text = ''
 if next_score then

@@ -2,13 +2,16 @@
 
 For batches of a hundred rows that are due: claim them, then write when each is due next. Nothing is scheduled, run or
 checked, so no scheduler that asks in batches of this size from one connection can be faster. In memory: spawn a body
-that does nothing, after taking a slot for it.
+that does nothing, after taking a slot for it. Of lateness: the claim alone, sent on the second after a second's rest.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING, TypeAlias
+import time
+from contextlib import contextmanager
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import anyio
 import psycopg
@@ -18,6 +21,8 @@ from tests.benchmarks import measuring
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
 BATCH = 100
 LEASED, NEXT = 10**12, 10**15
@@ -26,8 +31,21 @@ LEASED, NEXT = 10**12, 10**15
 Result: TypeAlias = dict[str, object]
 
 
-def postgres(url: str, count: int) -> Result:
-    """Measures two statements per batch, each a transaction of its own."""
+class Calls(NamedTuple):
+    """The two things that are asked of a store, each a transaction of its own.
+
+    Attributes:
+        claim: Takes a hundred rows that are due until the first instant, leaves them due at the second, returns them.
+        update: Writes when rows that were claimed are due next.
+    """
+
+    claim: Callable[[int, int], Sequence[Any]]
+    update: Callable[[Sequence[Any]], object]
+
+
+@contextmanager
+def postgres(url: str, count: int) -> Iterator[Calls]:
+    """Fills a table with two columns."""
     claim = (
         "UPDATE raw SET due_at = %s WHERE id IN "
         "(SELECT id FROM raw WHERE due_at <= %s ORDER BY due_at FOR UPDATE SKIP LOCKED LIMIT %s) RETURNING id, due_at"
@@ -41,13 +59,10 @@ def postgres(url: str, count: int) -> Result:
         connection.execute("CREATE INDEX ON raw (due_at)")
         connection.execute("INSERT INTO raw SELECT n, n FROM generate_series(1, %s) AS n", [count])
         connection.execute("ANALYZE raw")
-        left, watch = count, measuring.Stopwatch()
-        while left:
-            claimed = connection.execute(claim, [LEASED, count, BATCH]).fetchall()
-            connection.execute(update, [[row[0] for row in claimed], [NEXT] * len(claimed)])
-            assert claimed
-            left -= len(claimed)
-        return {**watch.read(), "executions": count}
+        yield Calls(
+            lambda until, leased: connection.execute(claim, [leased, until, BATCH]).fetchall(),
+            lambda claimed: connection.execute(update, [[row[0] for row in claimed], [NEXT] * len(claimed)]),
+        )
 
 
 REDIS_CLAIM = """
@@ -91,24 +106,24 @@ redis.call('HSET', KEYS[2], unpack(rows))
 """
 
 
-def of_redis(url: str, count: int, scripts: tuple[str, str]) -> Result:
-    """Measures two scripts per batch; a sorted set tells what is due, a hash has the rows, of 100 bytes each."""
+@contextmanager
+def of_redis(url: str, count: int, scripts: tuple[str, str]) -> Iterator[Calls]:
+    """Fills a sorted set that tells what is due, and a hash with the rows, of 100 bytes each."""
     index, rows = keys = ["{raw}:index", "{raw}:rows"]
     with redis.Redis.from_url(url) as client:
         instances = [f"task:instance-{number}" for number in range(count)]
         client.zadd(index, {instance: number for number, instance in enumerate(instances)})
         client.hset(rows, mapping=dict.fromkeys(instances, "x" * 100))
         claim, update = map(client.register_script, scripts)
-        left, watch = count, measuring.Stopwatch()
-        while left:
-            claimed = claim(keys, [count, BATCH, LEASED])
-            update(keys, [NEXT, *(text for key_and_row in zip(*claimed, strict=True) for text in key_and_row)])
-            left -= len(claimed[0])
-        return {**watch.read(), "executions": count}
+        yield Calls(
+            lambda until, leased: list(zip(*claim(keys, [until, BATCH, leased]), strict=True)),
+            lambda claimed: update(keys, [NEXT, *chain.from_iterable(claimed)]),
+        )
 
 
-def sqlite(path: str, count: int) -> Result:
-    """Measures a claim in one statement and an update of a hundred rows, each a transaction of its own."""
+@contextmanager
+def sqlite(path: str, count: int) -> Iterator[Calls]:
+    """Fills a table in a file."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
@@ -122,19 +137,43 @@ def sqlite(path: str, count: int) -> Result:
         "UPDATE raw SET due_at = ? WHERE key IN (SELECT key FROM raw WHERE due_at <= ? ORDER BY due_at LIMIT ?) "
         "RETURNING key, row"
     )
-    left, watch = count, measuring.Stopwatch()
-    while left:
-        claimed = connection.execute(claim, [LEASED, count, BATCH]).fetchall()
+
+    def update(claimed: Sequence[Any]) -> None:
         connection.execute("BEGIN IMMEDIATE")
         connection.executemany(
             "UPDATE raw SET due_at = ?, row = ? WHERE key = ?", [(NEXT, row, key) for key, row in claimed]
         )
         connection.execute("COMMIT")
+
+    yield Calls(lambda until, leased: connection.execute(claim, [leased, until, BATCH]).fetchall(), update)
+    connection.close()
+
+
+def drain(calls: Calls, count: int) -> Result:
+    """Measures how long it takes to claim and to write all rows, a hundred at a time."""
+    left, watch = count, measuring.Stopwatch()
+    while left:
+        claimed = calls.claim(count, LEASED)
+        calls.update(claimed)
         assert claimed
         left -= len(claimed)
-    result: Result = {**watch.read(), "executions": count}
-    connection.close()
-    return result
+    return {**watch.read(), "executions": count}
+
+
+def tick(calls: Calls, begin: float, seconds: int) -> Result:
+    """Measures how late a claim of a hundred rows is answered that is sent on the second, one each second."""
+    starts: list[tuple[str, float, float]] = []
+    for turn in range(seconds + 1):
+        due = begin + turn - 1  # the first one is for practice
+        time.sleep(max(0.0, due - time.time() - 0.002))
+        while time.time() < due:
+            pass
+        claimed = calls.claim(LEASED + turn, LEASED + turn + 1)
+        late = (time.time() - due) * 1e3
+        assert len(claimed) == BATCH
+        if turn:
+            starts += [(f"tick-{number}", due, late) for number in range(BATCH)]
+    return {"starts": starts}
 
 
 async def spawn(count: int) -> Result:
@@ -190,22 +229,32 @@ def insert_into_postgres(url: str, count: int) -> Result:
 
 def main(given: argparse.Namespace) -> None:
     """Runs the measurement that was asked for on the store that was asked for."""
+    result: Result = {}
     match given.measurement, given.store:
         case "drain", "memory":
             result = anyio.run(spawn, given.count, backend=given.backend)
-        case "drain", "sqlite":
-            result = sqlite(given.url, given.count)
-        case "drain", "postgres":
-            result = postgres(given.url, given.count)
-        case "drain", "redis":
-            batched = (REDIS_CLAIM_BATCHED, REDIS_UPDATE_BATCHED)
-            result = of_redis(given.url, given.count, batched if given.tuned else (REDIS_CLAIM, REDIS_UPDATE))
         case "insert", "redis":
             result = insert_into_redis(given.url, given.count)
-        case _:
-            assert (given.measurement, given.store) == ("insert", "postgres")
+        case "insert", "postgres":
             result = insert_into_postgres(given.url, given.count)
+        case measurement, store:
+            with calls_of(store, given) as calls:
+                is_drain = measurement == "drain"
+                assert is_drain or measurement == "lateness"
+                result = drain(calls, given.count) if is_drain else tick(calls, given.begin, int(given.seconds))
     measuring.report(result)
+
+
+def calls_of(store: str, given: argparse.Namespace) -> AbstractContextManager[Calls]:
+    """Returns what fills the store that was asked for."""
+    match store:
+        case "sqlite":
+            return sqlite(given.url, given.count)
+        case "postgres":
+            return postgres(given.url, given.count)
+        case _:
+            scripts = (REDIS_CLAIM_BATCHED, REDIS_UPDATE_BATCHED) if given.tuned else (REDIS_CLAIM, REDIS_UPDATE)
+            return of_redis(given.url, given.count, scripts)
 
 
 if __name__ == "__main__":

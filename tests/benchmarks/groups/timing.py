@@ -44,11 +44,16 @@ def _lateness_cases(setting: Setting, store: Store) -> Iterator[Case]:
         yield case(APSCHEDULER, "asyncio", [setting.peer("apscheduler")])
     pyncette = case(PYNCETTE, "asyncio", [setting.peer("pyncette")])
     yield pyncette
+    rivals = [pyncette]
+    if store != "memory":
+        raw = case("raw", "a claim of all, one connection", [System(setting.python, "drive_raw")])
+        yield raw
+        rivals.append(raw)
     compared = [case(OURS, backend, [ours(backend)]) for backend in BACKENDS]
     if is_shared:
         compared.append(case(OURS, SHARED, FOUR_WORKERS))
     for one in compared:
-        one.peers, one.targets = [pyncette], targets
+        one.peers, one.targets = rivals, targets
         yield one
 
 
