@@ -75,9 +75,9 @@ class Holder:
         """
         return self._late > 0
 
-    def release(self, row: Row) -> None:
-        """Gives a row back, so that another process can run it now."""
-        self._submit(row, lambda _now, token: lease.release(row, row.due_at, token), announce=True)
+    def release(self, row: Row, worth_until: Callable[[], int] | None = None) -> None:
+        """Gives a row back, so that another process can run it now; `worth_until` as in `Entry`, else its lease."""
+        self._submit(row, lambda _now, token: lease.release(row, row.due_at, token), worth_until, announce=True)
 
     def first_write(self, task: Task, row: Row) -> Callable[[int, str], Change] | None:
         """Returns how to work out what must be in the store before the body may start; None if nothing must.
@@ -130,7 +130,7 @@ class Holder:
             if result and cancelled:
                 self._give_back(row, change)
 
-        self._queue(row, Entry(row.key, work_out, row.claimable_at, done))
+        self._queue(row, Entry(row.key, work_out, lambda: row.claimable_at, done))
         try:
             await written.wait()
         except BaseException:
@@ -146,7 +146,7 @@ class Holder:
         def work_out(_now: int, token: str) -> Change:
             return lease.give_back(row, written, token)
 
-        self._queue(row, Entry(row.key, work_out, NEVER, lambda _change, _applied: None, announce=True))
+        self._queue(row, Entry(row.key, work_out, lambda: NEVER, lambda _change, _applied: None, announce=True))
 
     async def extend(self, execution: Execution) -> None:
         """Extends the lease of an execution; see `Context.heartbeat`."""
@@ -185,7 +185,7 @@ class Holder:
             done(applied)
 
         row = execution.row
-        self._queue(row, Entry(row.key, work_out, row.claimable_at, note))
+        self._queue(row, Entry(row.key, work_out, _lease_of(execution), note))
 
     def settle(self, execution: Execution, outcome: Outcome) -> None:
         """Queues what the outcome means for the stored schedule.
@@ -199,21 +199,23 @@ class Holder:
         task, row = execution.task, execution.row
         if task.execution_mode is ExecutionMode.AT_MOST_ONCE:
             return
+        # An extension may be on its way still.
+        until = _lease_of(execution)
         match outcome:
             case Outcome.SUCCEEDED | Outcome.SKIPPED:
-                self._submit(row, partial(self._commit_or_set_aside, task, row))
+                self._submit(row, partial(self._commit_or_set_aside, task, row), until)
             case Outcome.FAILED:
                 match task.failure_mode:
                     case FailureMode.COMMIT:
-                        self._submit(row, partial(self._commit_or_set_aside, task, row))
+                        self._submit(row, partial(self._commit_or_set_aside, task, row), until)
                     case FailureMode.UNLOCK:
-                        self._submit(row, lambda now, token: lease.release(row, now + self._retry_after, token))
+                        self._submit(row, lambda now, token: lease.release(row, now + self._retry_after, token), until)
                     case FailureMode.NONE:
                         pass
                     case _:
                         assert_never(task.failure_mode)
             case Outcome.CANCELLED:
-                self.release(row)
+                self.release(row, until)
             case Outcome.ABANDONED:
                 logger.warning("%s: its thread cannot be stopped; it stays leased until that runs out", task)
             case Outcome.LEASE_LOST:
@@ -225,12 +227,19 @@ class Holder:
         """Keeps a row that cannot be executed out of the way for a minute, otherwise as it is, and says so."""
         self._submit(row, partial(_set_aside, row, error))
 
-    def _submit(self, held: Row, work_out: Callable[[int, str], Change], *, announce: bool = False) -> None:
+    def _submit(
+        self,
+        held: Row,
+        work_out: Callable[[int, str], Change],
+        worth_until: Callable[[], int] | None = None,
+        *,
+        announce: bool = False,
+    ) -> None:
         done = self._done
         if held.claimable_at <= self._now():
             self._late += 1
             done = self._late_done
-        self._queue(held, Entry(held.key, work_out, held.claimable_at, done, announce))
+        self._queue(held, Entry(held.key, work_out, worth_until or (lambda: held.claimable_at), done, announce))
 
     def _commit_or_set_aside(self, task: Task, row: Row, now: int, token: str) -> Change:
         try:
@@ -285,6 +294,10 @@ def _reported(reporter: Reporter, held: Row, entry: Entry) -> Entry:
         entry.done(change, applied)
 
     return entry._replace(work_out=work_out, done=done)
+
+
+def _lease_of(execution: Execution) -> Callable[[], int]:
+    return lambda: execution.row.claimable_at
 
 
 def _extend(task: Task, row: Row, now: int, _token: str) -> Change:

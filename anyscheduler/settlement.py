@@ -43,15 +43,16 @@ class Entry(NamedTuple):
         key: What it changes.
         work_out: Returns the change; called once, with the time in microseconds since the epoch and a new token. It
             must not raise.
-        worth_until: The end of the lease it settles, in microseconds since the epoch. A write that fails is repeated
-            until then; afterwards somebody else may have the occurrence, and the change is given up.
+        worth_until: Returns the end of the lease it settles, in microseconds since the epoch, which an extension that
+            is written before it moves. A write that fails is repeated until then; afterwards somebody else may have the
+            occurrence, and the change is given up.
         done: Called once with the change and whether it applied; with None if it was given up.
         announce: Whether other processes should learn of it at once.
     """
 
     key: str
     work_out: Callable[[int, str], Change]
-    worth_until: int
+    worth_until: Callable[[], int]
     done: Callable[[Change, bool | None], None]
     announce: bool = False
 
@@ -192,7 +193,7 @@ class Settlement:
         now = self._now()
         kept: dict[str, _Write] = {}
         for key, write in writes.items():
-            if write.entry.worth_until > now:
+            if write.entry.worth_until() > now:
                 kept[key] = write
             else:
                 write.entry.done(write.change, None)
@@ -205,4 +206,4 @@ def _is_stored(write: _Write, stored: Row | None, now: int) -> bool:
     A row that is gone does not say who has removed it. Until the lease ends nobody else can have settled it; after that
     whoever has claimed it may be executing it.
     """
-    return stored == write.change.row and (stored is not None or write.entry.worth_until > now)
+    return stored == write.change.row and (stored is not None or write.entry.worth_until() > now)

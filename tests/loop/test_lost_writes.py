@@ -7,7 +7,7 @@ from datetime import timedelta
 import anyio
 import pytest
 
-from anyscheduler import Context, FailureMode
+from anyscheduler import Context, FailureMode, with_heartbeat
 from tests.loop.scene import (
     START,
     Stopwatch,
@@ -66,6 +66,34 @@ async def test_a_commit_is_given_up_when_the_lease_has_ended_and_the_occurrence_
 
     assert [due for due, _ in starts] == [100] * (len(starts) - 1) + [200]
     assert starts[1] == (100, 120)
+
+
+@virtual
+async def test_a_commit_behind_an_extension_is_retried_for_as_long_as_the_extended_lease_lives() -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository))
+    now = Stopwatch()
+    starts: list[float] = []
+
+    @app.task(interval=timedelta(seconds=100), lease_duration=timedelta(seconds=20))
+    @with_heartbeat()
+    async def tick(context: Context) -> None:
+        starts.append(now())
+        await anyio.sleep(9)
+        repository.slow_replies["write"] = 3
+        await anyio.sleep(2)
+        # The lease was extended until 130 a second ago, and the reply is on its way until 113.
+        repository.failing.add("write")
+
+    async with running(app):
+        await anyio.sleep(125)
+        repository.slow_replies.clear()
+        repository.failing.clear()
+        await anyio.sleep(30)
+        row = await repository.row("tick")
+
+    assert starts == [100]
+    assert row.due_at == micros(200)
 
 
 @pytest.mark.parametrize("mode", FailureMode)

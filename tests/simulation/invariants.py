@@ -112,6 +112,7 @@ class Audit:
         """When the lease of each claim ends, as far as its process knows."""
         self._at_most_once_starts: Counter[_Occurrence] = Counter()
         self._removed: set[tuple[str, str]] = set()
+        self._replaced: set[tuple[str, str]] = set()
         """What users have removed: keys, and the tokens that they had."""
         self._unstarted: dict[str, set[tuple[str, str]]] = {}
         """What each process has committed at most once and not started yet: keys, and tokens of the claims."""
@@ -205,6 +206,8 @@ class Audit:
 
     def _register(self, entry: Entry, after: Row) -> None:
         was_held = entry.before is not None and (after.key, entry.before.token) in self._grants
+        if entry.before is not None:
+            self._replaced.add((after.key, entry.before.token))
         if self._registrations.stored(entry, after, was_held=was_held, may_err=entry.who in self._faulted):
             self._registered[after.key] += 1
 
@@ -291,10 +294,13 @@ class Audit:
         self._at_most_once_starts[occurrence] += 1
         if self._at_most_once_starts[occurrence] > 1:
             self._found("once", f"{entry.key} due {entry.due} was started again")
-        # Whoever's reply was lost cannot tell a row that its own write has removed from one that a user has.
-        if occurrence not in self._settled and (entry.key, entry.token) not in self._removed:
+        # Whoever's reply was lost cannot tell a row that its own write has removed from one that a user has, or that a
+        # user has replaced and somebody else has then executed for the last time.
+        claim = entry.key, entry.token
+        may_err = claim in self._removed or (claim in self._replaced and entry.key not in self._rows)
+        if occurrence not in self._settled and not may_err:
             self._found("once", f"{entry.key} due {entry.due} was started before its next occurrence was written")
-        self._unstarted.get(entry.who, set()).discard((entry.key, entry.token))
+        self._unstarted.get(entry.who, set()).discard(claim)
 
     def _body_ended(self, entry: Entry) -> None:
         self._open[entry.who] -= 1

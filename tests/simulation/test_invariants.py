@@ -86,6 +86,11 @@ def commit(at: float, before: Row, after: Row | None, *, who: str = "0.0") -> li
     ]
 
 
+def held(free: Row, token: int) -> Row:
+    """Returns a row as a claim until 3.0 leaves it."""
+    return free._replace(claimable_at=instant(3), token=f"{token:015x}")
+
+
 FIRST = write(0, None, row("tick", 0.7))
 FREE, HELD = row("tick", 0.7), row("tick", 0.7, 1, until=3)
 CLAIM, START, END = claim(0.8, FREE, 1, until=3), start(0.8, 1), end(0.9, 1)
@@ -105,11 +110,26 @@ INSTANCE = row("repeated:a", 0.8, spec=EVERY)
 REGISTERED = [FIRST, asks(0, "register", "repeated:a", call=1), write(0, None, INSTANCE)]
 CHANGED = asks(0.5, "register", "repeated:a", call=2)
 
+# One that a user replaces while it is claimed; the process that claimed it does not hear what became of its commit.
+LAST = [row("at_most_once:a", 1, call, spec=ONCE_OFF.replace(": 1}}", f": {call}}}}}")) for call in (1, 2)]
+REPLACED = [
+    *(FIRST, asks(0, "register", "at_most_once:a", call=1), write(0, None, LAST[0])),
+    *claim(1.1, LAST[0], 7, until=3),
+    *(asks(1.2, "register", "at_most_once:a", call=2, force=True), write(1.2, held(LAST[0], 7), LAST[1])),
+]
+EXECUTED_BY_ANOTHER = [
+    *claim(1.3, LAST[1], 8, until=3, who="1.0"),
+    *commit(1.4, held(LAST[1], 8), None, who="1.0"),
+    start(1.5, 8, key="at_most_once:a", due=1, who="1.0"),
+]
+REPLACED_START = start(1.6, 7, key="at_most_once:a", due=1)
+
 
 @pytest.mark.parametrize(
     "entries",
     [
         EXECUTED,
+        [*REPLACED, *EXECUTED_BY_ANOTHER, REPLACED_START],
         [*EXECUTED, *claim(1.5, row("tick", 1.4, 2), 3, until=4), start(1.5, 3, due=1.4)],
         [*ONCE_FIRST, *ONCE_COMMIT, ONCE_START, ONCE_END, EXIT],
         [*REGISTERED, answered(0.1, "register", "repeated:a", call=1)],
@@ -126,6 +146,7 @@ BROKEN: dict[str, list[tuple[str, list[Entry]]]] = {
     "once": [
         ("twice", [*ONCE_FIRST, *ONCE_COMMIT, ONCE_START, ONCE_END, ONCE_START]),
         ("before the next is written", [*ONCE_FIRST, ONCE_START]),
+        ("replaced, and still there", [*REPLACED, REPLACED_START]),
     ],
     "cause": [("somebody else's", [FIRST, *CLAIM, *claim(3.1, HELD, 2, until=5, who="1.0"), start(3.2, 1)])],
     "leased": [("over", [FIRST, *CLAIM, start(3.1, 1)])],
