@@ -286,8 +286,9 @@ class RedisDatabase:
     def try_out(self) -> None:
         """Does everything once, where it is in nobody's way: a right that is missing shows nowhere else in time."""
         task, token = NOBODYS_TASK, "t"
-        key = f"{task}:{secrets.token_hex(8)}"
-        self.write([Change(key, None, register(key, task, 0, token))])
+        # Two, because one by itself is read otherwise.
+        keys = [f"{task}:{secrets.token_hex(8)}" for _ in range(2)]
+        self.write([Change(key, None, register(key, task, 0, token)) for key in keys])
         claim = self._claim_command([ClaimRequest(task, 1)], 100, None, token)
         # In full: EVAL is needed when the server has forgotten its scripts.
         [reply] = self._connections.run([Script.in_full(claim)])

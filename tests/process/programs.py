@@ -38,7 +38,6 @@ _PRELUDE = """\
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import sys
 import time

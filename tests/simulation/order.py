@@ -30,10 +30,14 @@ _MOST_ROUNDS: Final = 1_000_000
 
 
 class Steps:
-    """The tasks of one process, as the event loop sees them."""
+    """The tasks of one process, as the event loop sees them.
+
+    Attributes:
+        is_stopped: Whether none of them may take a step.
+    """
 
     def __init__(self) -> None:
-        self._is_stopped = False
+        self.is_stopped = False
         self._held: list[Any] = []
         self._countdown = -1
         self._action: Callable[[], None] = lambda: None
@@ -44,21 +48,21 @@ class Steps:
 
     def takes(self, task: Any) -> bool:
         """Tells whether a task that is ready may take its step now; otherwise it is kept until `resume`."""
-        if not self._is_stopped:
+        if not self.is_stopped:
             self._countdown -= 1
             if self._countdown == 0:
                 self._action()
-        if self._is_stopped:
+        if self.is_stopped:
             self._held.append(task)
-        return not self._is_stopped
+        return not self.is_stopped
 
     def stop(self) -> None:
         """Stops the process, between any two of its steps."""
-        self._is_stopped = True
+        self.is_stopped = True
 
     def resume(self) -> None:
         """Lets it go on where it was."""
-        self._is_stopped = False
+        self.is_stopped = False
         _RUN.GLOBAL_RUN_CONTEXT.runner.runq.extend(self._held)
         self._held.clear()
 

@@ -103,6 +103,9 @@ class Simulation:
             with trio.CancelScope() as trouble:
                 nursery.start_soon(self._cancel_when_calm, trouble)
                 await self._trouble(process, machine)
+            if process.steps.is_stopped:
+                # It was stopped in the very step in which trouble ended.
+                process.resume()
             await process.ended.wait()
             del self._alive[process.name]
             if self._stopping:

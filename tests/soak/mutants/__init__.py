@@ -210,8 +210,7 @@ def _no_row_lock(replace: Replace, store: str) -> None:
         text = _altered(_real(module, "CLAIM"), "FOR UPDATE OF stored SKIP LOCKED", "")
         # Without a lock a row that was changed meanwhile is known by its address, so that has to go as well.
         text = _altered(text, "stored.ctid AS tid, chosen.lease", "key, stored.ctid AS tid, chosen.lease")
-        locked = "stored.ctid = ANY(ARRAY(SELECT tid FROM locked)) AND stored.ctid = locked.tid"
-        text = _altered(text, locked, "stored.key = locked.key")
+        text = _altered(text, "stored.ctid = locked.tid", "stored.key = locked.key")
         replace(module, "CLAIM", text)
         return
     database = _database(store)
