@@ -38,6 +38,7 @@ _PRELUDE = """\
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import time
