@@ -45,6 +45,7 @@ class Alarm:
         self._longest = longest
         self._latest = -math.inf
         self._was_long = False
+        self._margin = 0.0
         self._at = NEVER
         self._scope: anyio.CancelScope | None = None
         self.rang = False
@@ -71,30 +72,37 @@ class Alarm:
         may_be_precise = is_long or self._was_long
         self._was_long = is_long
         if is_long:
-            late = await self._sleep_until(self._deadline() - _LAST_LEG)
-        if may_be_precise and self._deadline() < self._latest and self._goes_on():
-            late = max(late, await self._sleep_until(self._deadline() - _TICK))
+            late = await self._sleep_until_before(_LAST_LEG)
+        is_precise = may_be_precise and self._wish_comes_first() and self._goes_on()
+        if is_precise:
+            late = max(late, await self._sleep_until_before(_TICK))
             # Everybody else has their turn meanwhile. Once after a sleep as long as that it is no burden, and a
             # millisecond is what a hundred executions take.
-            while self._remaining() > 0:
+            while 0 < self._remaining() < 2 * _TICK:
                 await anyio.lowlevel.checkpoint()
-        else:
-            late = max(late, await self._sleep_until(self._deadline()))
+        # There is something left if the clock was set back meanwhile.
+        if not is_precise or self._remaining() > 0:
+            late = max(late, await self._sleep_until_before(0.0))
         self.rang = self._at <= self._now()
         self._at = NEVER
         return late
 
-    async def _sleep_until(self, deadline: float) -> float:
-        with anyio.CancelScope(deadline=deadline) as scope:
+    async def _sleep_until_before(self, margin: float) -> float:
+        """Sleeps until so many seconds before the end, which may come closer; returns by how many it was too late."""
+        self._margin = margin
+        with anyio.CancelScope(deadline=self._deadline()) as scope:
             self._scope = scope
             try:
                 await anyio.sleep_forever()
             finally:
                 self._scope = None
-        return max(0.0, anyio.current_time() - scope.deadline) if scope.deadline > -math.inf else 0.0
+        return max(0.0, anyio.current_time() - scope.deadline - margin)
 
     def _deadline(self) -> float:
-        return anyio.current_time() + max(0.0, self._remaining())
+        return anyio.current_time() + max(0.0, self._remaining() - self._margin)
+
+    def _wish_comes_first(self) -> bool:
+        return (self._at - self._now()) / 1e6 < self._latest - anyio.current_time()
 
     def _goes_on(self) -> bool:
         """Tells whether the clock goes on while nobody waits, as no virtual one does."""

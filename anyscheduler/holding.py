@@ -64,7 +64,8 @@ class Holder:
         self._token = new_token
         self._wake_at = wake_at
         self._reporter = reporter
-        self._late = 0
+        self._late: dict[Callable[[], int], None] = {}
+        """For each result whose lease had ended when it was queued, when that lease ends."""
 
     @property
     def has_late_results(self) -> bool:
@@ -73,7 +74,7 @@ class Holder:
         A claim at this moment would take that occurrence from it, and with a body that is always longer than its lease
         would do so for ever.
         """
-        return self._late > 0
+        return any(ends() <= self._now() for ends in self._late)
 
     def release(self, row: Row, worth_until: Callable[[], int] | None = None) -> None:
         """Gives a row back, so that another process can run it now; `worth_until` as in `Entry`, else its lease."""
@@ -235,11 +236,12 @@ class Holder:
         *,
         announce: bool = False,
     ) -> None:
+        ends = worth_until or (lambda: held.claimable_at)
         done = self._done
         if held.claimable_at <= self._now():
-            self._late += 1
-            done = self._late_done
-        self._queue(held, Entry(held.key, work_out, worth_until or (lambda: held.claimable_at), done, announce))
+            self._late[ends] = None
+            done = partial(self._late_done, ends)
+        self._queue(held, Entry(held.key, work_out, ends, done, announce))
 
     def _commit_or_set_aside(self, task: Task, row: Row, now: int, token: str) -> Change:
         try:
@@ -261,8 +263,8 @@ class Holder:
     def _queue(self, held: Row, entry: Entry) -> None:
         self._settlement.submit(entry if self._reporter is None else _reported(self._reporter, held, entry))
 
-    def _late_done(self, change: Change, applied: bool | None) -> None:
-        self._late -= 1
+    def _late_done(self, ends: Callable[[], int], change: Change, applied: bool | None) -> None:
+        del self._late[ends]
         self._wake_at(AT_ONCE)
         self._done(change, applied)
 

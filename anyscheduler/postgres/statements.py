@@ -114,11 +114,12 @@ _LATER: Final = """
 # candidate  those of them that are due
 # chosen     the first ones in the order of fairness; more than needed where other processes take some at this moment
 # locked     as many as may be claimed and nobody else is taking. A row that another process changed since the
-#            statement began is left out: it has another ctid, and is claimable later
+#            statement began is left out, because it is claimable later; if it is not, by `claimed`, which does not
+#            find it at its ctid any more
 # claimed    the rows under their lease
 #
-# Rows are found again by their ctid, one by one, which costs less than by key. One that was changed meanwhile has
-# another one. The sum in `locked` keeps the planner from reading all that is due once more, by the index.
+# Rows are found again by their ctid, one by one, which costs less than by key. The sum in `locked` keeps the planner
+# from reading all that is due once more, by the index.
 CLAIM: Final = f"""
     WITH clock AS MATERIALIZED (
         SELECT coalesce(%(now)s::bigint, least(shown, %(not_after)s::bigint)) AS now,

@@ -130,9 +130,12 @@ end
 -- one due row, as static tasks have, are read together.
 local served, active, single = {}, {}, {}
 local singles = {}
+local spare = {} -- what is due and comes behind the limit
 for request = 1, requests do
   local score, key, second, second_key = first_of(request)
-  if score and score <= now and #served < limit then
+  if score and score <= now and #served == limit then
+    spare[#spare + 1] = { request, score, key }
+  elseif score and score <= now then
     served[#served + 1] = request
     queues[request] = { keys = {}, rests = {}, times = {} }
     if second and second <= now then
@@ -160,11 +163,8 @@ for name, own in pairs(singles) do
   end
 end
 local found = 0
-local heads, scores = {}, {}
 for _, request in ipairs(served) do
   found = found + #queues[request].keys
-  heads[request] = '[' .. ends[request] .. ','
-  scores[request] = score_of(ends[request])
 end
 while found < limit and #active > 0 and healed < HEALED do
   local share = math.min(math.ceil((limit - found) / #active), CHUNK)
@@ -177,6 +177,24 @@ while found < limit and #active > 0 and healed < HEALED do
     found = found + #queues[request].keys - before
   end
   active = more
+end
+-- Where entries were without rows there is room for others.
+local first_spare = 1
+while found < limit and first_spare <= #spare and healed < HEALED do
+  local request = spare[first_spare][1]
+  first_spare = first_spare + 1
+  served[#served + 1] = request
+  queues[request] = { keys = {}, rests = {}, times = {} }
+  fetch(request, 1)
+  found = found + #queues[request].keys
+end
+for place = first_spare, #spare do
+  note_next(unpack(spare[place]))
+end
+local heads, scores = {}, {}
+for _, request in ipairs(served) do
+  heads[request] = '[' .. ends[request] .. ','
+  scores[request] = score_of(ends[request])
 end
 
 -- One of each, then a second one of each, and so on. What is written is gathered by the key it belongs to.

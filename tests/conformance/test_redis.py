@@ -272,6 +272,19 @@ def test_an_entry_without_its_row_is_removed_and_takes_nobodys_place(database: R
     assert redis.zcard(KEYS) == 51
 
 
+@pytest.mark.parametrize("ghosts", [1, 2, 300])
+def test_entries_without_rows_of_one_task_take_no_place_from_another(
+    database: RedisDatabase, redis: Any, ghosts: int
+) -> None:
+    insert(database, due_row("b"), due_row("c"), *(due_row(f"d:{number}") for number in range(2)))
+    redis.zadd("{anyscheduler}:due:a", {f"a:{number}": number for number in range(ghosts)})
+
+    claimed = claim(database, "a", "b", "c", "d", limit=2)
+
+    assert keys_of(claimed) == ["b", "c"]
+    assert claimed.next_claimable == 0
+
+
 def test_many_entries_without_rows_are_removed_in_several_calls(database: RedisDatabase, redis: Any) -> None:
     insert(database, *(due_row(f"a:{number:05}", number) for number in range(5_000)))
     redis.hdel(ROWS, *(f"a:{number:05}" for number in range(4_999)))

@@ -96,6 +96,35 @@ async def test_a_commit_behind_an_extension_is_retried_for_as_long_as_the_extend
     assert row.due_at == micros(200)
 
 
+@virtual
+async def test_a_late_result_whose_lease_was_extended_after_all_holds_up_nobody_while_its_row_is_locked() -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository))
+    now = Stopwatch()
+    others: list[float] = []
+
+    @app.task(interval=timedelta(seconds=100), lease_duration=timedelta(seconds=20))
+    async def slow(context: Context) -> None:
+        await anyio.sleep(10)
+        # Carried out before the lease ends at 120, and answered behind that and the end of the body.
+        repository.slow_replies["write"] = 12
+        with anyio.move_on_after(11):
+            await context.heartbeat()
+        repository.locked.add("slow")
+
+    @app.task(interval=timedelta(seconds=1))
+    async def other(context: Context) -> None:
+        others.append(now())
+
+    async with running(app):
+        await anyio.sleep(121.5)
+        repository.slow_replies.clear()
+        others.clear()
+        await anyio.sleep(5)
+
+    assert len(others) >= 4
+
+
 @pytest.mark.parametrize("mode", FailureMode)
 @virtual
 async def test_a_write_whose_reply_is_lost_is_recognised_and_nothing_runs_twice(

@@ -90,3 +90,30 @@ async def test_a_clock_that_stands_still_is_looked_at_again_after_a_sleep() -> N
     alarm.set_for(LONG)
     await alarm.sleep()
     assert not alarm.rang
+
+
+async def test_a_sleep_that_nobody_wants_to_end_does_not_go_by_turns() -> None:
+    readings = 0
+
+    def counted() -> int:
+        nonlocal readings
+        readings += 1
+        return now()
+
+    await Alarm(counted, 0.2).sleep()
+    assert readings <= 6
+
+
+async def test_a_clock_that_is_set_back_in_the_last_leg_ends_the_turns() -> None:
+    readings, ticks = [now()], count()
+    alarm = Alarm(lambda: readings[0] + next(ticks) % 2, HOUR)
+    async with anyio.create_task_group() as group:
+        alarm.set_for(readings[0] + LONG)
+        group.start_soon(alarm.sleep)
+        await anyio.wait_all_tasks_blocked()
+        readings[0] -= LONG
+        await anyio.sleep(2 * LONG / 1e6)
+        before = next(ticks)
+        await anyio.sleep(0.05)
+        assert next(ticks) - before < 5
+        alarm.set_for(AT_ONCE)
