@@ -158,6 +158,41 @@ def test_stop_a_claim_half_a_second_after_the_signal_is_found(at: float, broken:
     assert log.broken == broken
 
 
+def test_a_claim_that_was_held_up_on_its_way_is_carried_out_behind_that() -> None:
+    log = Log(PLAIN)
+    log.driver(Kind.FAULT, 1.9, "hold")
+    log.driver(Kind.HEALED, 2.8, "hold")
+    log.executed(2.9, "0.0", "plain", 1, "a", then=2)
+    told(log, 2, ended=3.5)
+    assert log.broken == []
+
+
+@pytest.mark.parametrize(("open_until", "broken"), [(None, []), (2.1, ["stop"])])
+def test_a_process_that_is_killed_while_it_waits_for_a_body_did_not_take_too_long(
+    open_until: float | None, broken: list[str]
+) -> None:
+    log = Log(PLAIN)
+    log.granted(1, "0.0", "plain", 1, "a")
+    log.started(1.1, "0.0", "plain", 1, "a")
+    if open_until is not None:
+        log.ended(open_until, "0.0", "plain", 1, "a")
+        log.committed(open_until, "0.0", "plain", 1, "a", then=2)
+    log.driver(Kind.SIGNAL, 6, "SIGKILL", "0.0")
+    told(log, 2, ended=6, code=-9)
+    assert log.broken == broken
+
+
+def test_a_hard_stop_without_a_store_gives_nothing_back() -> None:
+    log = Log(PLAIN)
+    log.granted(1, "0.0", "plain", 1, "a")
+    log.started(1, "0.0", "plain", 1, "a")
+    log.ended(1.3, "0.0", "plain", 1, "a", outcome="cancelled")
+    log.driver(Kind.FAULT, 1.25, "refuse")
+    log.driver(Kind.HEALED, 3.5, "refuse")
+    told(log, 1.1, 1.2, ended=3.3, code=143)
+    assert log.broken == []
+
+
 def test_a_stopped_process_hears_the_signal_when_it_goes_on() -> None:
     log = Log(PLAIN)
     pause(log, 1, 5)

@@ -137,7 +137,9 @@ def _unexpected_end(process: Process) -> Iterator[Violation]:
 def _late_grants(history: History, process: Process) -> Iterator[Violation]:
     told = _obeyed_from(process, process.told[0])
     for lease in history.by_process[process.name]:
-        late = history.mono(lease.at) - told
+        # A claim that was on its way when the store was held up is carried out behind that.
+        held_up = history.interrupted(process, told, lease.granted.mono)
+        late = history.mono(lease.at) - max(told, held_up or told)
         if late > _GRANTS_END:
             message = f"{lease} was granted {late / _SECOND:.3f} s after the signal to end"
             yield Violation("stop", lease.granted.mono, message)
@@ -149,14 +151,18 @@ def _late_end(history: History, process: Process) -> Iterator[Violation]:
     While the store is away, what is to be written waits for it, for as long as a lease at most.
     """
     assert process.ended is not None
-    lease = round(history.facts.lease * _SECOND)
+    a_lease = round(history.facts.lease * _SECOND)
     hard = len(process.told) >= _TIMES_TOLD
     told = process.told[_TIMES_TOLD - 1] if hard else process.told[0]
-    bodies = [] if hard else [end.mono for held in history.by_process[process.name] for end in held.ends]
+    held = history.by_process[process.name]
+    if process.was_killed and not hard and any(lease.starts and not lease.ends for lease in held):
+        # It was still waiting for a body.
+        return
+    bodies = [] if hard else [end.mono for lease in held for end in lease.ends]
     since = max(_obeyed_from(process, told), *bodies) if bodies else _obeyed_from(process, told)
-    interrupted = history.interrupted(process, told - lease, process.ended)
+    interrupted = history.interrupted(process, told - a_lease, process.ended)
     if interrupted is not None:
-        since = max(since, interrupted + lease)
+        since = max(since, interrupted + a_lease)
     late = process.ended - since
     # What its interpreter takes for itself is the machine's affair.
     allowed = (_HARD_EXIT if hard else _EXIT) + history.start_up // 2
@@ -168,12 +174,16 @@ def _late_end(history: History, process: Process) -> Iterator[Violation]:
 def _not_given_back(history: History, process: Process) -> Iterator[Violation]:
     if process.ended_abruptly:
         return
+    # A hard stop gives the store two seconds.
+    was_away = len(process.told) >= _TIMES_TOLD and history.interrupted(
+        process, process.told[_TIMES_TOLD - 1], process.ended or process.last
+    )
     for lease in history.by_process[process.name]:
         if not lease.starts and not lease.writes:
             yield Violation("stop", lease.granted.mono, f"{lease} was neither started nor given back")
         elif lease.starts and not lease.ends:
             yield Violation("stop", lease.starts[0].mono, f"{lease} was started, and has no end")
-        elif lease.was_cancelled and not lease.of("released") and not lease.of("committed"):
+        elif lease.was_cancelled and not (lease.of("released") or lease.of("committed") or was_away):
             yield Violation("stop", lease.ends[0].mono, f"{lease} was cancelled, and not given back")
 
 
