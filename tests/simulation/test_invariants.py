@@ -96,7 +96,7 @@ FREE, HELD = row("tick", 0.7), row("tick", 0.7, 1, until=3)
 CLAIM, START, END = claim(0.8, FREE, 1, until=3), start(0.8, 1), end(0.9, 1)
 COMMIT = commit(1, HELD, row("tick", 1.4, 2))
 EXECUTED = [FIRST, *CLAIM, START, END, *COMMIT]
-EXIT = entry(2, "exits", "", detail="graceful")
+EXIT, LATE_EXIT = (entry(at, "exits", "", detail="graceful") for at in (2, 3.2))
 
 # At most once: every 0.9 seconds, from 0.9 on.
 ONCE_FREE, ONCE_HELD = row("once_each", 0.9), row("once_each", 0.9, 1, until=3)
@@ -124,6 +124,26 @@ EXECUTED_BY_ANOTHER = [
 ]
 REPLACED_START = start(1.6, 7, key="at_most_once:a", due=1)
 
+FORWARD_FREE, FORWARD_HELD = row("forward", 0.4), row("forward", 0.4, 1, until=3)
+"""Due every 0.4 seconds, and skips what is past."""
+FORWARD = [
+    *(FIRST, write(0, None, FORWARD_FREE), *claim(0.5, FORWARD_FREE, 1, until=3)),
+    *(start(0.5, 1, key="forward", due=0.4), end(0.7, 1, key="forward")),
+]
+
+# The lease that is known until 3 is extended until 5, and the process does not hear of it.
+EXTENDED = [
+    FIRST,
+    *CLAIM,
+    START,
+    entry(1, "fault", "", detail="write lost"),
+    write(1, HELD, HELD._replace(claimable_at=instant(5))),
+]
+EXTENSION_AFTER_COMMIT = [
+    *(FIRST, *CLAIM, START, END, entry(0.9, "fault", "", detail="write slow"), COMMIT[0]),
+    *(write(1, HELD, HELD._replace(claimable_at=instant(3.1))), *COMMIT[1:]),
+]
+
 
 @pytest.mark.parametrize(
     "entries",
@@ -136,6 +156,9 @@ REPLACED_START = start(1.6, 7, key="at_most_once:a", due=1)
         [*REGISTERED, CHANGED, write(0.5, INSTANCE, row("repeated:a", 0.8, 1, spec=EVERY_AGAIN))],
         [*REGISTERED, asks(1, "unregister", "repeated:a", call=2), write(1, INSTANCE, None)],
         [*REGISTERED, CHANGED, answered(0.6, "register", "repeated:a", call=2, answer="failed")],
+        [*FORWARD, *commit(0.79, FORWARD_HELD, row("forward", 1.2, 2))],
+        [*EXTENDED, end(3, 1, "lease_lost"), LATE_EXIT],
+        EXTENSION_AFTER_COMMIT,
     ],
 )
 def test_a_history_that_is_as_promised_breaks_nothing(entries: Sequence[Entry]) -> None:
@@ -188,6 +211,7 @@ BROKEN: dict[str, list[tuple[str, list[Entry]]]] = {
     "lost": [("not started", [*ONCE_FIRST, *ONCE_COMMIT, EXIT])],
     "next": [
         ("later", [FIRST, *CLAIM, START, END, *commit(1, HELD, row("tick", 2.1, 2))]),
+        ("not past", [*FORWARD, *commit(0.75, FORWARD_HELD, row("forward", 1.2, 2))]),
     ],
     "not-early": [
         ("claimed", [FIRST, *claim(0.6, FREE._replace(claimable_at=0), 1, until=3)]),
@@ -203,6 +227,8 @@ BROKEN: dict[str, list[tuple[str, list[Entry]]]] = {
         ("claims", [FIRST, entry(1, "stops", ""), entry(1.1, "asks to claim", "")]),
         ("hangs", [FIRST, entry(1, "hangs", "")]),
         ("leaves a lease", [FIRST, *CLAIM, START, END, EXIT]),
+        ("leaves a lease that it knows of", [*EXTENDED, end(1.5, 1, "cancelled"), EXIT]),
+        ("leaves an extension without trouble", [*(one for one in EXTENDED if one.kind != "fault"), LATE_EXIT]),
     ],
     "registry": [
         ("removed by itself", [*REGISTERED, write(1, INSTANCE, None)]),
