@@ -146,5 +146,19 @@ def test_poison_lateness_near_the_corrupt_row_is_found(late: float, broken: list
     assert log.broken == broken
 
 
+@pytest.mark.parametrize(("slow", "broken"), [((80,), []), ((80, 84), []), ((80, 144), ["poison"])])
+def test_poison_lateness_near_the_corrupt_row_at_one_of_three_times_is_a_coincidence(
+    slow: tuple[int, ...], broken: list[str]
+) -> None:
+    log = poisoned(at=10, bystanders=True)
+    for at, again in ((80, 84), (84, 144), (144, 204)):
+        log.granted(at, "0.0", KEY, 0, f"b{at:03}")
+        log.released(at + 0.01, "0.0", KEY, 0, f"b{at:03}", until=again)
+    for number in range(1, 181):
+        late = 0.6 if any(at <= number <= at + LEASE - 1 for at in slow) else 0.1
+        log.executed(number + late - 0.01, "0.0", "plain", number, f"{number:03}", then=number + 1)
+    assert log.broken == broken
+
+
 def test_microseconds_are_exact() -> None:
     assert micros(1.000001) == 1_000_001
