@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
@@ -19,6 +18,7 @@ import anyio.lowlevel
 from anyscheduler import lease
 from anyscheduler.alarm import AT_ONCE, Alarm, ClockWatch
 from anyscheduler.backoff import Backoff, Outage
+from anyscheduler.claiming import Answer, Claimer
 from anyscheduler.clock import check_instant, duration_micros
 from anyscheduler.context import Context, Execution
 from anyscheduler.events import EventKind
@@ -30,18 +30,18 @@ from anyscheduler.repository import ClaimRequest
 from anyscheduler.settlement import Settlement
 from anyscheduler.spec import load_spec
 from anyscheduler.starting import Starter
-from anyscheduler.timekeeper import Timekeeper, steady
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from anyio.abc import TaskStatus
+    from anyio.abc import TaskGroup, TaskStatus
 
     from anyscheduler.events import Reporter
     from anyscheduler.lease import Change, Row
     from anyscheduler.plan import Plan
     from anyscheduler.repository import Claimed, Repository
     from anyscheduler.task import Task
+    from anyscheduler.timekeeper import Timekeeper
     from anyscheduler.tokens import TokenSource
 
     _Started: TypeAlias = tuple[Execution, Callable[[int, str], Change] | None]
@@ -87,12 +87,18 @@ class Loop:
         self._plan = plan
         self._repository = repository
         self._now = now
-        self._token = new_token
         self._make_context = make_context
         self._reporter = reporter
         self._look_after = look_after
         self._of_column = {column: task for task in tasks.values() for column in task.columns()}
-        self._requests = deque(ClaimRequest(column, task.lease_micros) for column, task in self._of_column.items())
+        requests = (ClaimRequest(column, task.lease_micros) for column, task in self._of_column.items())
+        self._claimer = Claimer(repository, requests, now=now, new_token=new_token)
+        self._ahead: list[Answer | None] = []
+        """What came of a claim that was made while the rows of the one before were being started."""
+        self._enough = min(plan.batch_size, plan.concurrency_limit) / 2
+        """How many slots are free when it is worth while to claim ahead."""
+        self._unstarted = 0
+        """How many rows are claimed whose turn is still to come."""
         self._alarm = Alarm(now, plan.poll_interval.total_seconds())
         self._backoff = Backoff("claiming what is due", outage)
         self._settlement = Settlement(repository, now=now, new_token=new_token, outage=outage)
@@ -106,7 +112,6 @@ class Loop:
         )
         self._hard_stop = anyio.CancelScope()
         self._listening = anyio.CancelScope()
-        self._claiming = anyio.CancelScope()
         self._running: dict[Execution, None] = {}
         self._is_full = False
         self._overtaken = 0
@@ -154,7 +159,7 @@ class Loop:
                     meanwhile.start_soon(self._look_after, self)
         finally:
             # However this run ends: from now on a claim that the store does not answer is not waited for much longer.
-            self._claiming.deadline = anyio.current_time() + _HARD_STOP_PATIENCE
+            self._claimer.hurry(_HARD_STOP_PATIENCE)
 
     async def _serve(self, *, task_status: TaskStatus[None]) -> None:
         bodies = anyio.create_task_group()
@@ -185,51 +190,61 @@ class Loop:
             self._hard_stop.deadline = anyio.current_time() + self._plan.shutdown_timeout.total_seconds()
 
     async def _poll_until_stopped(self, starter: Starter[_Started]) -> None:
-        while not self._stopping:
-            try:
-                if self._clock_was_set_ahead():
-                    self._alarm.set_for(self._now() + _JUMP_GRACE)
-                elif await self._poll(starter):
+        try:
+            while not self._stopping:
+                answer = self._ahead.pop() if self._ahead else await self._ask()
+                if answer is not None and await self._use(answer, starter):
                     await anyio.lowlevel.checkpoint()
-                    continue
-            except Exception as error:  # noqa: BLE001  # a store that fails is waited for, whatever it raises
-                self._alarm.set_for(self._now() + int(self._backoff.failed(error) * 1e6))
-            _report_late(await self._alarm.sleep())
+                else:
+                    _report_late(await self._alarm.sleep())
+        finally:
+            for answer in filter(None, self._ahead):
+                self._give_back(answer.claimed.rows)
 
-    async def _poll(self, starter: Starter[_Started]) -> bool:
-        """Claims and starts what is due. Returns whether more may be claimed at once."""
-        free = self._plan.concurrency_limit - len(self._running)
+    async def _ask(self) -> Answer | None:
+        """Claims what is due; None if nothing may be claimed now, or the store failed. The alarm is then set."""
+        free = self._free
         self._is_full = free <= 0
-        if self._is_full or self._holder.has_late_results:
-            return False
-        limit = min(free, self._plan.batch_size)
-        now, not_after, asked = self._now.to_claim_at, self._now.not_after, steady()
-        # Shielded: a claim that was cut off would leave leases that nobody knows of.
-        claimed = None
-        with anyio.CancelScope(shield=True) as self._claiming:
-            claimed = await self._repository.claim(tuple(self._requests), limit, now, self._token(), not_after)
-        if claimed is None:
-            return False
+        if self._is_full or self._is_ending or self._holder.has_late_results:
+            return None
+        try:
+            if self._clock_was_set_ahead():
+                self._alarm.set_for(self._now() + _JUMP_GRACE)
+                return None
+            answer = await self._claimer.claim(min(free, self._plan.batch_size))
+        except Exception as error:  # noqa: BLE001  # a store that fails is waited for, whatever it raises
+            self._alarm.set_for(self._now() + int(self._backoff.failed(error) * 1e6))
+            return None
+        if answer is None:
+            return None
         self._backoff.succeeded()
-        if now is None:
-            self._now.learn(claimed.now, asked)
         if self._reporter is not None:
-            for row in claimed.rows:
-                self._reporter.tell(EventKind.CLAIMED, row, at=claimed.now, until=row.claimable_at)
+            for row in answer.claimed.rows:
+                self._reporter.tell(EventKind.CLAIMED, row, at=answer.claimed.now, until=row.claimable_at)
+        return answer
+
+    async def _use(self, answer: Answer, starter: Starter[_Started]) -> bool:
+        """Starts what was claimed. Returns whether more may be claimed at once."""
+        claimed = answer.claimed
+        if not answer.is_complete:
+            async with anyio.create_task_group() as meanwhile:
+                return await self._start_all(claimed.rows, starter, meanwhile)
         if not await self._start_all(claimed.rows, starter):
             return False
-        if claimed.rows:
-            self._overtaken = 0
-        if len(claimed.rows) == limit:
-            self._serve_next_first(claimed.rows[-1].task)
-            self._is_full = len(self._running) >= self._plan.concurrency_limit
-            return not self._is_full
         if not claimed.rows and self._alarm.rang:
             # Another process was faster. Sleeping as long as that one now does would let it win every time.
             interval = self._plan.poll_interval.total_seconds()
             self._alarm.set_for(claimed.now + int(interval * random.uniform(0.5, 1.0) * 1e6))  # noqa: S311  # not a secret
         self._wake_for_next(claimed)
         return False
+
+    @property
+    def _free(self) -> int:
+        return self._plan.concurrency_limit - len(self._running) - self._unstarted
+
+    @property
+    def _is_ending(self) -> bool:
+        return self._stopping or is_cancelled()
 
     def _wake_for_next(self, claimed: Claimed) -> None:
         if claimed.next_claimable is None:
@@ -244,26 +259,41 @@ class Loop:
         self._overtaken = min(self._overtaken + 1, _MOST_OVERTAKEN)
         self._alarm.set_for(claimed.now + wait)
 
-    def _serve_next_first(self, served: str) -> None:
-        """Lets the next claim begin with the task behind the one that the limit stopped at."""
-        names = [request.task for request in self._requests]
-        self._requests.rotate(-(names.index(served) + 1))
+    async def _start_all(
+        self, rows: Sequence[Row], starter: Starter[_Started], meanwhile: TaskGroup | None = None
+    ) -> bool:
+        """Starts what was claimed, in order; releases what is left, and returns False, once the run is to end.
 
-    async def _start_all(self, rows: Sequence[Row], starter: Starter[_Started]) -> bool:
-        """Starts what was claimed, in order; releases what is left, and returns False, once the run is to end."""
+        With `meanwhile` more is expected to be due, and claimed there as soon as half a batch has free slots: the
+        store is then at work at the same time as this process.
+        """
+        if rows:
+            self._overtaken = 0
         # A few at a time: the first bodies begin before the last rows are read. Outcomes are written when all have.
         with self._settlement.held_back():
             for begin in range(0, len(rows), _AT_A_TIME):
-                if self._stopping or is_cancelled():
-                    for row in rows[begin:]:
-                        self._holder.release(row)
-                    return False
+                self._unstarted = len(rows) - begin
+                if self._is_ending:
+                    self._give_back(rows[begin:])
+                    break
+                if meanwhile is not None and self._free >= self._enough:
+                    meanwhile.start_soon(self._ask_ahead)
+                    meanwhile = None
                 for row in rows[begin : begin + _AT_A_TIME]:
                     self._start(row, starter)
+                    self._unstarted -= 1
                 handed_over = anyio.current_time()
                 await anyio.lowlevel.cancel_shielded_checkpoint()
                 _report_late(anyio.current_time() - handed_over)
-        return not (self._stopping or is_cancelled())
+        self._unstarted = 0
+        return not self._is_ending
+
+    async def _ask_ahead(self) -> None:
+        self._ahead.append(await self._ask())
+
+    def _give_back(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self._holder.release(row)
 
     def _start(self, row: Row, starter: Starter[_Started]) -> None:
         try:

@@ -116,12 +116,14 @@ class WatchedRepository:
     Attributes:
         inner: The store itself.
         calls: How often each operation was called.
+        asked: For how many tasks each claim asked.
         limits: The limit of each claim.
         claimed: How many rows each claim brought.
         written: How many changes came with each write.
         failing: Operations that raise before they do anything.
         losing: Operations that raise after they were carried out.
         locked: Keys whose rows cannot be written at the moment.
+        before: What is called before an operation.
         slow: Seconds that an operation takes before it is carried out.
         slow_replies: Seconds that its reply takes.
     """
@@ -131,12 +133,14 @@ class WatchedRepository:
     def __init__(self) -> None:
         self.inner = MemoryRepository()
         self.calls: Counter[str] = Counter()
+        self.asked: list[int] = []
         self.limits: list[int] = []
         self.claimed: list[int] = []
         self.written: list[int] = []
         self.failing: set[str] = set()
         self.losing: set[str] = set()
         self.locked: set[str] = set()
+        self.before: dict[str, Callable[[], None]] = {}
         self.slow: dict[str, float] = {}
         self.slow_replies: dict[str, float] = {}
 
@@ -145,6 +149,7 @@ class WatchedRepository:
     ) -> Claimed:
         await self._before("claim")
         claimed = await self.inner.claim(requests, limit, now, token, not_after)
+        self.asked.append(len(requests))
         self.limits.append(limit)
         self.claimed.append(len(claimed.rows))
         await self._after("claim")
@@ -193,6 +198,7 @@ class WatchedRepository:
 
     async def _before(self, operation: str) -> None:
         self.calls[operation] += 1
+        self.before.get(operation, lambda: None)()
         await anyio.sleep(self.slow.get(operation, 0))
         if operation in self.failing:
             raise RepositoryError(f"the {operation} failed")

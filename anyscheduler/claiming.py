@@ -1,0 +1,93 @@
+"""Asking the store for due rows: which tasks are asked for, in which order, and what the reply tells about the time.
+
+Knows: repositories, claim requests, the time. Must not know: what becomes of the rows.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import anyio
+
+from anyscheduler.timekeeper import Timekeeper, steady
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from anyscheduler.repository import Claimed, ClaimRequest, Repository
+    from anyscheduler.tokens import TokenSource
+
+_IN_TURN: Final = 2
+"""For how many tasks as rows are wanted one claim asks, where the one before has given a row of each of as many."""
+
+
+class Answer(NamedTuple):
+    """What the store has answered.
+
+    Attributes:
+        claimed: The reply.
+        is_complete: Whether nothing that it tells of was left behind: all tasks were asked for, and the limit was not
+            reached.
+    """
+
+    claimed: Claimed
+    is_complete: bool
+
+
+class Claimer:
+    """Claims for one engine.
+
+    Args:
+        repository: The store.
+        requests: What this engine can execute.
+        now: The time; learns what the store's clock shows.
+        new_token: Draws fence tokens.
+    """
+
+    def __init__(
+        self, repository: Repository, requests: Iterable[ClaimRequest], *, now: Timekeeper, new_token: TokenSource
+    ) -> None:
+        self._repository = repository
+        self._requests = deque(requests)
+        self._in_turn: int | None = None
+        """For how many of the requests the next claim asks; None for all."""
+        self._now = now
+        self._token = new_token
+        self._scope = anyio.CancelScope()
+
+    async def claim(self, limit: int) -> Answer | None:
+        """Claims up to `limit` due rows; cancelled, it still waits for the reply, and returns None if none comes.
+
+        Raises:
+            RepositoryError: The store failed.
+        """
+        requests = tuple(islice(self._requests, self._in_turn))
+        now, not_after, asked = self._now.to_claim_at, self._now.not_after, steady()
+        claimed = None
+        # Shielded: a claim that was cut off would leave leases that nobody knows of.
+        with anyio.CancelScope(shield=True) as self._scope:
+            claimed = await self._repository.claim(requests, limit, now, self._token(), not_after)
+        if claimed is None:
+            return None
+        if now is None:
+            self._now.learn(claimed.now, asked)
+        is_complete = len(claimed.rows) < limit and len(requests) == len(self._requests)
+        self._in_turn = self._pass_on(claimed) if len(claimed.rows) == limit else None
+        return Answer(claimed, is_complete)
+
+    def hurry(self, seconds: float) -> None:
+        """Waits no longer than that for the reply to the claim that is under way."""
+        self._scope.deadline = anyio.current_time() + seconds
+
+    def _pass_on(self, claimed: Claimed) -> int | None:
+        """Lets the next claim begin with the task behind the one that the limit stopped at.
+
+        Where each task gave one row, as many tasks that are due at the same second do, it asks for the next few only:
+        to look at each of a thousand for every hundred that are claimed would take longer than to execute them.
+        """
+        served = {row.task for row in claimed.rows}
+        names = [request.task for request in self._requests]
+        self._requests.rotate(-(names.index(claimed.rows[-1].task) + 1))
+        return _IN_TURN * len(served) if len(served) == len(claimed.rows) else None
