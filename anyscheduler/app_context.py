@@ -16,6 +16,7 @@ import anyio.lowlevel
 
 from anyscheduler import options, trigger
 from anyscheduler.backoff import Backoff, Outage
+from anyscheduler.bulk import store_all
 from anyscheduler.clock import from_micros
 from anyscheduler.context import Context, Execution, check_attribute_name
 from anyscheduler.errors import ConfigurationError, RepositoryError, TaskNotFoundError
@@ -37,6 +38,9 @@ logger = get_logger(__name__)
 
 _MOST_PAGE = 10_000
 _AT_ONCE = 500
+_BEFORE_OTHERS = 50
+"""How many of them are prepared before others have their turn: the one who is to store those before, first of all."""
+
 _MOST_ANNOUNCED = 30
 
 _PAIRS = "pairs of a name and a mapping with what schedule_task takes by keyword"
@@ -159,6 +163,7 @@ class AppContext:
     ) -> int:
         """Schedules many instances of a dynamic task, 500 in a round trip, and returns how many.
 
+        The next 500 are taken and worked out while the store writes those before.
         Each is scheduled as `schedule_task` does it. When an error is raised, the instances before the 500 that it
         lies in are stored; of those 500, none if what is given is wrong, and all others if one is being executed.
 
@@ -178,21 +183,26 @@ class AppContext:
         self._check_open()
         self._check_known(task)
         options.flag("force", force)
-        count = 0
         if not isinstance(instances, Iterable):
             options.refuse("instances", instances, _PAIRS)
         remaining = iter(instances)
-        while batch := list(islice(remaining, _AT_ONCE)):
-            wanted = {name: self._instantiate(task, name, given) for name, given in map(_pair, batch)}
+
+        async def prepare() -> dict[str, Task]:
+            wanted: dict[str, Task] = {}
+            for number, (name, given) in enumerate(map(_pair, islice(remaining, _AT_ONCE))):
+                wanted[name] = self._instantiate(task, name, given)
+                if number % _BEFORE_OTHERS == 0:
+                    await anyio.lowlevel.checkpoint()
+            return wanted
+
+        async def store(wanted: dict[str, Task]) -> None:
             earliest, refusal = await self._registry.register_all(task, list(wanted.values()), force=force)
             if self._loop is not None and earliest is not None:
                 self._loop.wake_at(earliest)
             if refusal is not None:
                 raise refusal
-            count += len(wanted)
-            # A store that answers at once leaves others no turn.
-            await anyio.lowlevel.checkpoint()
-        return count
+
+        return await store_all(prepare, store)
 
     async def unschedule_task(self, task: Task, name: str | None = None) -> None:
         """Removes an instance of a dynamic task, also while it is being executed; its result is then refused.
