@@ -8,23 +8,72 @@ Nothing here awaits, so every operation is atomic. It lives as long as its conte
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from heapq import heapify, heappop, heappush, heapreplace, nsmallest
-from typing import TYPE_CHECKING, TypeAlias
+from heapq import heappop, heappush, nsmallest
+from typing import TYPE_CHECKING
 
 from anyscheduler import lease
 from anyscheduler.repository import Claimed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from anyscheduler.lease import Change, Row
     from anyscheduler.repository import ClaimRequest
 
-_Queue: TypeAlias = list[tuple[int, str, str]]
-"""A heap of (claimable_at, key, token)."""
-
 _SLACK = 64
 """How many outdated entries a queue may hold beside four for each row."""
+
+
+class _Queue:
+    """When the rows of one task are claimable.
+
+    A heap of instants, and for each instant a heap of keys: what is due is not found later because a million others are
+    due tomorrow together. A change pushes and never removes: an entry counts only while its row still says the same,
+    and the rest is dropped as it surfaces.
+
+    Args:
+        rows: All rows, by key.
+    """
+
+    __slots__ = ("_entries", "_instants", "_rows", "size")
+
+    def __init__(self, rows: Mapping[str, Row]) -> None:
+        self._rows = rows
+        self._instants: list[int] = []
+        self._entries: dict[int, list[tuple[str, str]]] = {}
+        """Heaps of keys and tokens, by their instant."""
+        self.size = 0
+
+    def push(self, row: Row) -> None:
+        """Takes note of what a row has become."""
+        entries = self._entries.get(row.claimable_at)
+        if entries is None:
+            self._entries[row.claimable_at] = [(row.key, row.token)]
+            heappush(self._instants, row.claimable_at)
+        else:
+            heappush(entries, (row.key, row.token))
+        self.size += 1
+
+    def first(self) -> Row:
+        """Returns the row that is claimable first, of several the one whose key is; there must be one."""
+        while True:
+            at = self._instants[0]
+            entries = self._entries[at]
+            while entries:
+                key, token = entries[0]
+                row = self._rows.get(key)
+                if row is not None and row.token == token and row.claimable_at == at:
+                    return row
+                self._drop(entries)
+            del self._entries[heappop(self._instants)]
+
+    def drop_first(self) -> None:
+        """Forgets what `first` has just returned."""
+        self._drop(self._entries[self._instants[0]])
+
+    def _drop(self, entries: list[tuple[str, str]]) -> None:
+        heappop(entries)
+        self.size -= 1
 
 
 class MemoryRepository:
@@ -37,8 +86,7 @@ class MemoryRepository:
         self._keys: dict[str, dict[str, None]] = {}
         """The keys of each task."""
         self._queues: dict[str, _Queue] = {}
-        """The queue of each task. A change pushes and never removes: an entry counts only
-        while the row still says the same, and the rest is dropped as it surfaces."""
+        """The queue of each task that has rows."""
 
     async def claim(
         self,
@@ -52,22 +100,25 @@ class MemoryRepository:
         assert now is not None, "there is no clock of its own"
         claimed: list[Row] = []
         queues = [
-            (request.lease, queue) for request in requests if (queue := self._settled_queue(request.task)) is not None
+            (request.lease, queue) for request in requests if (queue := self._queues.get(request.task)) is not None
         ]
-        due = [(duration, queue) for duration, queue in queues if queue[0][0] <= now]
+        upcoming = [queue.first().claimable_at for _, queue in queues]
+        due = [asked for asked, at in zip(queues, upcoming, strict=True) if at <= now]
+        if not due:
+            return Claimed([], min(upcoming, default=None), now)
         while due and len(claimed) < limit:
             # One of each task, then a second one of each that has more, and so on.
             more: list[tuple[int, _Queue]] = []
             for duration, queue in due[: limit - len(claimed)]:
-                row = lease.claim(self._rows[queue[0][1]], now + duration, token)
+                row = lease.claim(queue.first(), now + duration, token)
+                queue.drop_first()
                 self._rows[row.key] = row
-                heapreplace(queue, (row.claimable_at, row.key, row.token))
+                queue.push(row)
                 claimed.append(row)
-                self._settle(queue)
-                if queue[0][0] <= now:
+                if queue.first().claimable_at <= now:
                     more.append((duration, queue))
             due = more
-        return Claimed(claimed, min((queue[0][0] for _, queue in queues), default=None), now)
+        return Claimed(claimed, min(queue.first().claimable_at for _, queue in queues), now)
 
     async def write(self, changes: Sequence[Change], *, announce: bool = False) -> list[bool]:  # noqa: ARG002  # nobody else can be listening
         """See `Repository.write`."""
@@ -104,14 +155,19 @@ class MemoryRepository:
 
     def _put(self, row: Row) -> None:
         self._rows[row.key] = row
-        self._keys.setdefault(row.task, {})[row.key] = None
-        queue = self._queues.setdefault(row.task, [])
-        heappush(queue, (row.claimable_at, row.key, row.token))
-        if len(queue) > _SLACK + 4 * len(self._keys[row.task]):
+        queue = self._queues.get(row.task)
+        if queue is None:
+            queue = self._queues[row.task] = _Queue(self._rows)
+            self._keys[row.task] = {}
+        queue.push(row)
+        keys = self._keys[row.task]
+        keys[row.key] = None
+        if queue.size > _SLACK + 4 * len(keys):
             # Mostly outdated entries, as after many changes to rows due far ahead: begin anew, at a cost that the
             # changes since the last time have paid for.
-            queue[:] = {entry for entry in queue if self._counts(entry)}
-            heapify(queue)
+            queue = self._queues[row.task] = _Queue(self._rows)
+            for key in keys:
+                queue.push(self._rows[key])
 
     def _remove(self, row: Row) -> None:
         del self._rows[row.key]
@@ -119,21 +175,6 @@ class MemoryRepository:
         del keys[row.key]
         if not keys:
             del self._keys[row.task], self._queues[row.task]
-
-    def _counts(self, entry: tuple[int, str, str]) -> bool:
-        row = self._rows.get(entry[1])
-        return row is not None and row.claimable_at == entry[0] and row.token == entry[2]
-
-    def _settled_queue(self, task: str) -> _Queue | None:
-        """Returns the heap of `task` with an entry on top that counts, or None if the task has no rows."""
-        queue = self._queues.get(task)
-        if queue is not None:
-            self._settle(queue)
-        return queue
-
-    def _settle(self, queue: _Queue) -> None:
-        while not self._counts(queue[0]):
-            heappop(queue)
 
 
 @asynccontextmanager
