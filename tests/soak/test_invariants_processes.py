@@ -158,13 +158,23 @@ def test_stop_a_claim_half_a_second_after_the_signal_is_found(at: float, broken:
     assert log.broken == broken
 
 
-def test_a_claim_that_was_held_up_on_its_way_is_carried_out_behind_that() -> None:
+@pytest.mark.parametrize(("fault", "at"), [("hold", 2.9), ("crash", 3.6)])
+def test_a_claim_that_was_held_up_on_its_way_is_carried_out_behind_that(fault: str, at: float) -> None:
     log = Log(PLAIN)
-    log.driver(Kind.FAULT, 1.9, "hold")
-    log.driver(Kind.HEALED, 2.8, "hold")
-    log.executed(2.9, "0.0", "plain", 1, "a", then=2)
-    told(log, 2, ended=3.5)
+    log.driver(Kind.FAULT, 1.9, fault)
+    log.driver(Kind.HEALED, 2.8, fault)
+    log.executed(at, "0.0", "plain", 1, "a", then=2)
+    told(log, 2, ended=at + 0.6)
     assert log.broken == []
+
+
+def test_stop_a_claim_long_after_the_store_is_back_is_found() -> None:
+    log = Log(PLAIN)
+    log.driver(Kind.FAULT, 1.9, "crash")
+    log.driver(Kind.HEALED, 2.8, "crash")
+    log.executed(4.4, "0.0", "plain", 1, "a", then=2)
+    told(log, 2, ended=5)
+    assert log.broken == ["stop"]
 
 
 @pytest.mark.parametrize(("open_until", "broken"), [(None, []), (2.1, ["stop"])])

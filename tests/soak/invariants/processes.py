@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _SECOND: Final = 1_000_000
 _FRESH: Final = 0.8
 _GRANTS_END: Final = _SECOND // 2
+_CONNECTED_AGAIN: Final = _SECOND
 _EXIT: Final = _SECOND
 _HARD_EXIT: Final = _SECOND // 2
 _GRACEFUL: Final = 0
@@ -137,9 +138,10 @@ def _unexpected_end(process: Process) -> Iterator[Violation]:
 def _late_grants(history: History, process: Process) -> Iterator[Violation]:
     told = _obeyed_from(process, process.told[0])
     for lease in history.by_process[process.name]:
-        # A claim that was on its way when the store was held up is carried out behind that.
+        # A claim that was on its way when the store was held up is carried out behind that; one that needs a connection
+        # to a server that was away, when the pool has made another attempt.
         held_up = history.interrupted(process, told, lease.granted.mono)
-        late = history.mono(lease.at) - max(told, held_up or told)
+        late = history.mono(lease.at) - max(told, told if held_up is None else held_up + _CONNECTED_AGAIN)
         if late > _GRANTS_END:
             message = f"{lease} was granted {late / _SECOND:.3f} s after the signal to end"
             yield Violation("stop", lease.granted.mono, message)
