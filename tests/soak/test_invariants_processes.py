@@ -158,11 +158,11 @@ def test_stop_a_claim_half_a_second_after_the_signal_is_found(at: float, broken:
     assert log.broken == broken
 
 
-@pytest.mark.parametrize(("fault", "at"), [("hold", 2.9), ("crash", 3.6)])
-def test_a_claim_that_was_held_up_on_its_way_is_carried_out_behind_that(fault: str, at: float) -> None:
+@pytest.mark.parametrize(("healed", "at"), [(2.8, 2.9), (2.8, 4.2), (1.8, 3.2)])
+def test_a_claim_that_was_held_up_on_its_way_is_carried_out_behind_that(healed: float, at: float) -> None:
     log = Log(PLAIN)
-    log.driver(Kind.FAULT, 1.9, fault)
-    log.driver(Kind.HEALED, 2.8, fault)
+    log.driver(Kind.FAULT, 1.4, "crash")
+    log.driver(Kind.HEALED, healed, "crash")
     log.executed(at, "0.0", "plain", 1, "a", then=2)
     told(log, 2, ended=at + 0.6)
     assert log.broken == []
