@@ -125,6 +125,33 @@ def test_bound_a_slow_machine_is_given_a_tenth_of_what_a_process_takes_to_begin(
     assert log.broken == []
 
 
+def others_begin(log: Log, at: float, slow: float) -> None:
+    """Processes that take 0.2 seconds to begin, and one of them, from `at` on, so many."""
+    for number, begun in enumerate((30, 40, at)):
+        log.driver(Kind.BEGIN, begun, "slot=1", f"1.{number}")
+        first = begun + (slow if begun == at else 0.2)
+        log.sample(first, f"1.{number}")
+        log.driver(Kind.SIGNAL, first, "SIGKILL", f"1.{number}")
+        log.driver(Kind.EXIT, first, "-9", f"1.{number}")
+
+
+@pytest.mark.parametrize(("at", "broken"), [(2.0, []), (3.5, []), (5.0, ["bound"]), (0.1, ["bound"])])
+def test_bound_the_machine_is_as_slow_as_others_find_it_at_that_moment(at: float, broken: list[str]) -> None:
+    log = Log(PLAIN, end=-100)
+    others_begin(log, at, slow=2)
+    log.granted(3.4, "0.0", "plain", 1, "a")
+    log.started(4.15, "0.0", "plain", 1, "a")
+    assert log.broken == broken
+
+
+@pytest.mark.parametrize(("at", "broken"), [(2.0, []), (3.5, ["stop"])])
+def test_stop_the_machine_is_as_slow_as_others_find_it_at_that_moment(at: float, broken: list[str]) -> None:
+    log = Log(PLAIN, end=-100)
+    others_begin(log, at, slow=2)
+    told(log, 1.9, 2, ended=3.2, code=143)
+    assert log.broken == broken
+
+
 def test_at_most_once_has_no_lease_at_its_start() -> None:
     log = Log(MOST)
     log.granted(1, "0.0", "most", 1, "a")

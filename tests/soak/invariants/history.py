@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TOLERANCE: Final = 10_000
 """By how many microseconds the store's time may be off where it is estimated."""
 
+_RECENTLY: Final = 1_000_000
 _SAME_CLOCK: Final = 1_000_000
 """Processes whose clocks are further apart, in microseconds, are not taken to have the same one."""
 
@@ -97,17 +98,34 @@ class History:
     @cached_property
     def start_up(self) -> int:
         """How long a process takes to begin, in microseconds: it tells how slow the machine is."""
-        taken = [
-            process.first - process.begun
+        taken = [first - begun for begun, first in self._start_ups]
+        return median_low(taken) if taken else 0
+
+    def start_up_at(self, mono: int) -> int:
+        """Returns the same for a moment: the longest start that was under way in the second before, or the usual one.
+
+        A soak starts a process every second or so, and where several start at once they keep all others waiting.
+        """
+        taken = [first - begun for begun, first in self._start_ups if begun <= mono and first >= mono - _RECENTLY]
+        return max(self.start_up, *taken, 0)
+
+    @cached_property
+    def _start_ups(self) -> list[tuple[int, int]]:
+        """When each process was started, and when it wrote its first line."""
+        return [
+            (process.begun, process.first)
             for process in self.processes.values()
             if process.begun and process.first is not None
         ]
-        return median_low(taken) if taken else 0
 
     @cached_property
     def slack(self) -> int:
         """By how many microseconds what a process does may come later than it would, for the sake of the machine."""
         return TOLERANCE + self.start_up // 10
+
+    def slack_at(self, mono: int) -> int:
+        """Returns the same for a moment, in microseconds of CLOCK_MONOTONIC."""
+        return TOLERANCE + self.start_up_at(mono) // 10
 
     @cached_property
     def by_process(self) -> dict[str, list[Lease]]:

@@ -101,7 +101,7 @@ def _stale_start(history: History, lease: Lease) -> Iterator[Violation]:
         answered = [write for write in lease.writes if write.answer is not None and write.answer.mono <= start.mono]
         heard = answered[-1].answer.mono if answered and answered[-1].answer is not None else lease.granted.mono
         waited = heard - answered[-1].sent.mono if answered else 0
-        if _is_burning(history, left + waited) and not _was_stopped(history, heard, start):
+        if _is_burning(history, left + waited, start.mono) and not _was_stopped(history, heard, start):
             yield Violation("bound", start.mono, f"{lease} was started with {left / _SECOND:.3f} s of its lease left")
 
 
@@ -112,13 +112,16 @@ def _short_extension(history: History, lease: Lease) -> Iterator[Violation]:
             # Whoever came to know the store's time while it hardly answered is wrong about it for a while.
             since = lease.granted.mono - round(history.facts.lease * _SECOND)
             process = history.processes[write.sent.process]
-            if _is_burning(history, left) and history.interrupted(process, since, write.sent.mono) is None:
+            was_interrupted = history.interrupted(process, since, write.sent.mono) is not None
+            if _is_burning(history, left, write.sent.mono) and not was_interrupted:
                 message = f"{lease} was extended for {left / _SECOND:.3f} s only"
                 yield Violation("bound", write.sent.mono, message)
 
 
-def _is_burning(history: History, left: int) -> bool:
-    return left + history.slack < _FRESH * history.facts.lease * _SECOND
+def _is_burning(history: History, left: int, mono: int) -> bool:
+    least = _FRESH * history.facts.lease * _SECOND
+    # Most are far from it, and to look at the moment takes time.
+    return left + history.slack < least and left + history.slack_at(mono) < least
 
 
 def _was_stopped(history: History, since: int, line: Line) -> bool:
@@ -167,7 +170,7 @@ def _late_end(history: History, process: Process) -> Iterator[Violation]:
         since = max(since, interrupted + a_lease)
     late = process.ended - since
     # What its interpreter takes for itself is the machine's affair.
-    allowed = (_HARD_EXIT if hard else _EXIT) + history.start_up // 2
+    allowed = (_HARD_EXIT if hard else _EXIT) + history.start_up_at(process.ended) // 2
     if late > allowed:
         after = "the second signal" if hard else "the signal and its last body"
         yield Violation("stop", process.ended, f"{process.name} ended {late / _SECOND:.3f} s after {after}")
