@@ -59,6 +59,15 @@ class Flood:
         for number in range(5 * BATCH // 2):
             await context.schedule_task(self._task, str(number), execute_at=START)
 
+    async def run(self) -> None:
+        """Runs the app for a second."""
+        async with self.app.create() as context:
+            await self.fill(context)
+            async with anyio.create_task_group() as group:
+                await group.start(context.run)
+                await anyio.sleep(1)
+                context.shutdown()
+
     def _before_claim(self) -> None:
         self.started_before.append(self.started)
         self.repository.failing = {"claim"} if len(self.started_before) in self.failing else set()
@@ -68,12 +77,7 @@ class Flood:
 async def test_the_next_claim_is_sent_while_the_rows_of_the_one_before_are_being_started() -> None:
     flood = Flood()
 
-    async with flood.app.create() as context:
-        await flood.fill(context)
-        async with anyio.create_task_group() as group:
-            await group.start(context.run)
-            await anyio.sleep(1)
-            context.shutdown()
+    await flood.run()
 
     assert flood.started == 5 * BATCH // 2
     assert flood.repository.claimed[:3] == [BATCH, BATCH, BATCH // 2]
@@ -203,12 +207,7 @@ async def test_a_task_with_a_long_backlog_has_every_claim_ask_for_all_tasks() ->
     flood = Flood(concurrency_limit=BATCH)
     _static(flood.app, 100)
 
-    async with flood.app.create() as context:
-        await flood.fill(context)
-        async with anyio.create_task_group() as group:
-            await group.start(context.run)
-            await anyio.sleep(1)
-            context.shutdown()
+    await flood.run()
 
     assert flood.started == 5 * BATCH // 2
     assert set(flood.repository.asked) == {101}
