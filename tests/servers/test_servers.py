@@ -296,13 +296,14 @@ def test_a_cluster_takes_keys_of_all_its_slots(tmp_path: Path) -> None:
 
 
 _OWNER = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from tests.servers import shared
 from tests.servers.guard import family
 from tests.servers.postgres import start_postgres
 from tests.servers.redis import start_redis
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
 shared.postgres_url(), shared.redis_url()
 with start_postgres(Path(sys.argv[1])) as postgres, start_redis(Path(sys.argv[1])) as redis:
     postgres.freeze()
