@@ -29,7 +29,12 @@ ROOT = Path(__file__).parents[2]
 SEEDS = 200
 CHUNK = 10
 
-MUTANT_SEEDS = {"lease_from_claim": (257, 1521), "not_given_back": (48, 179, 221)}
+MUTANT_SEEDS = {
+    "claim_without_lock": (13, 16, 21, 35),
+    "lease_from_claim": (257, 1521),
+    "not_given_back": (48, 179, 221),
+    "token_as_drawn": (57, 75, 213),
+}
 """The seeds that find a mutant which few others do. The other mutants are found by one of the first ten."""
 
 
