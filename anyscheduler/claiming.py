@@ -14,13 +14,16 @@ import anyio
 from anyscheduler.timekeeper import Timekeeper, steady
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from anyscheduler.repository import Claimed, ClaimRequest, Repository
     from anyscheduler.tokens import TokenSource
 
+_MANY: Final = 8
+"""Of how many tasks a claim has to give a row before that says something of others: a single free slot gives one."""
+
 _IN_TURN: Final = 2
-"""For how many tasks as rows are wanted one claim asks, where the one before has given a row of each of as many."""
+"""For how many times as many tasks the next claim then asks: not each of them needs to be due."""
 
 
 class Answer(NamedTuple):
@@ -74,20 +77,22 @@ class Claimer:
         if now is None:
             self._now.learn(claimed.now, asked)
         is_complete = len(claimed.rows) < limit and len(requests) == len(self._requests)
-        self._in_turn = self._pass_on(claimed) if len(claimed.rows) == limit else None
+        self._in_turn = self._pass_on(requests, claimed) if len(claimed.rows) == limit else None
         return Answer(claimed, is_complete)
 
     def hurry(self, seconds: float) -> None:
         """Waits no longer than that for the reply to the claim that is under way."""
         self._scope.deadline = anyio.current_time() + seconds
 
-    def _pass_on(self, claimed: Claimed) -> int | None:
+    def _pass_on(self, requests: Sequence[ClaimRequest], claimed: Claimed) -> int | None:
         """Lets the next claim begin with the task behind the one that the limit stopped at.
 
-        Where each task gave one row, as many tasks that are due at the same second do, it asks for the next few only:
-        to look at each of a thousand for every hundred that are claimed would take longer than to execute them.
+        Returns for how many it asks. Where each of many tasks gave one row, as those do that are due at one second,
+        these are the next few only: to look at each of a thousand for every hundred that are claimed would take longer
+        than to execute them.
         """
+        stopped_at = claimed.rows[-1].task
+        place = next(place for place, request in enumerate(requests) if request.task == stopped_at)
+        self._requests.rotate(-(place + 1))
         served = {row.task for row in claimed.rows}
-        names = [request.task for request in self._requests]
-        self._requests.rotate(-(names.index(claimed.rows[-1].task) + 1))
-        return _IN_TURN * len(served) if len(served) == len(claimed.rows) else None
+        return _IN_TURN * len(served) if _MANY <= len(served) == len(claimed.rows) else None

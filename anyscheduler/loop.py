@@ -203,13 +203,16 @@ class Loop:
 
     async def _ask(self) -> Answer | None:
         """Claims what is due; None if nothing may be claimed now, or the store failed. The alarm is then set."""
-        free = self._free
-        self._is_full = free <= 0
-        if self._is_full or self._is_ending or self._holder.has_late_results:
+        if self._is_ending:
             return None
         try:
+            # Before anything else: the leases of a process that may claim nothing seem to have ended as well.
             if self._clock_was_set_ahead():
                 self._alarm.set_for(self._now() + _JUMP_GRACE)
+                return None
+            free = self._free
+            self._is_full = free <= 0
+            if self._is_full or self._holder.has_late_results:
                 return None
             answer = await self._claimer.claim(min(free, self._plan.batch_size))
         except Exception as error:  # noqa: BLE001  # a store that fails is waited for, whatever it raises

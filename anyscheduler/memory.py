@@ -64,16 +64,9 @@ class _Queue:
                 row = self._rows.get(key)
                 if row is not None and row.token == token and row.claimable_at == at:
                     return row
-                self._drop(entries)
+                heappop(entries)
+                self.size -= 1
             del self._entries[heappop(self._instants)]
-
-    def drop_first(self) -> None:
-        """Forgets what `first` has just returned."""
-        self._drop(self._entries[self._instants[0]])
-
-    def _drop(self, entries: list[tuple[str, str]]) -> None:
-        heappop(entries)
-        self.size -= 1
 
 
 class MemoryRepository:
@@ -99,26 +92,30 @@ class MemoryRepository:
         """See `Repository.claim`."""
         assert now is not None, "there is no clock of its own"
         claimed: list[Row] = []
-        queues = [
-            (request.lease, queue) for request in requests if (queue := self._queues.get(request.task)) is not None
-        ]
-        upcoming = [queue.first().claimable_at for _, queue in queues]
-        due = [asked for asked, at in zip(queues, upcoming, strict=True) if at <= now]
-        if not due:
-            return Claimed([], min(upcoming, default=None), now)
-        while due and len(claimed) < limit:
+        due: list[tuple[int, _Queue]] = []
+        upcoming: list[int] = []
+        for request in requests:
+            queue = self._queues.get(request.task)
+            if queue is not None:
+                at = queue.first().claimable_at
+                if at <= now:
+                    due.append((request.lease, queue))
+                else:
+                    upcoming.append(at)
+        turn = due
+        while turn and len(claimed) < limit:
             # One of each task, then a second one of each that has more, and so on.
             more: list[tuple[int, _Queue]] = []
-            for duration, queue in due[: limit - len(claimed)]:
+            for duration, queue in turn[: limit - len(claimed)]:
                 row = lease.claim(queue.first(), now + duration, token)
-                queue.drop_first()
                 self._rows[row.key] = row
                 queue.push(row)
                 claimed.append(row)
                 if queue.first().claimable_at <= now:
                     more.append((duration, queue))
-            due = more
-        return Claimed(claimed, min(queue.first().claimable_at for _, queue in queues), now)
+            turn = more
+        upcoming += [queue.first().claimable_at for _, queue in due]
+        return Claimed(claimed, min(upcoming, default=None), now)
 
     async def write(self, changes: Sequence[Change], *, announce: bool = False) -> list[bool]:  # noqa: ARG002  # nobody else can be listening
         """See `Repository.write`."""

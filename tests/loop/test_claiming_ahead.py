@@ -166,7 +166,7 @@ def _static(app: Scheduler, count: int, every: timedelta = timedelta(seconds=10)
 
 
 @virtual
-async def test_where_many_tasks_are_due_together_each_is_looked_at_about_once() -> None:
+async def test_where_many_tasks_are_due_together_each_is_looked_at_a_few_times() -> None:
     repository = WatchedRepository()
     app = virtual_app(repository_factory=shared(repository), batch_size=10)
     ran = _static(app, 100)
@@ -211,3 +211,14 @@ async def test_a_task_with_a_long_backlog_has_every_claim_ask_for_all_tasks() ->
 
     assert flood.started == 5 * BATCH // 2
     assert set(flood.repository.asked) == {101}
+
+
+@virtual
+async def test_one_slot_that_is_freed_at_a_time_costs_one_claim_each() -> None:
+    flood = Flood(concurrency_limit=1)
+    _static(flood.app, 100)
+
+    await flood.run()
+
+    assert flood.started == 5 * BATCH // 2
+    assert len(flood.repository.claimed) <= flood.started + 3

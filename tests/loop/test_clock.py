@@ -99,15 +99,16 @@ async def test_set_ahead_an_hour_what_was_missed_is_caught_up_once_each() -> Non
     assert due == [600 * number for number in range(1, 8)]
 
 
+@pytest.mark.parametrize("limit", [1, 100], ids=["no slot is free", "slots are free"])
 @virtual
-async def test_set_ahead_two_apps_on_one_store_do_not_take_each_others_leases() -> None:
+async def test_set_ahead_two_apps_on_one_store_do_not_take_each_others_leases(limit: int) -> None:
     repository = WatchedRepository()
     clock = VirtualClock(START)
     now = Stopwatch()
     starts: list[tuple[float, float]] = []
 
     def make() -> Scheduler:
-        app = virtual_app(clock=clock, repository_factory=shared(repository))
+        app = virtual_app(clock=clock, repository_factory=shared(repository), concurrency_limit=limit)
 
         @app.task(interval=timedelta(minutes=10), fast_forward=True)
         async def slow(context: Context) -> None:
