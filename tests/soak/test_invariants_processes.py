@@ -195,6 +195,14 @@ def test_a_claim_that_was_held_up_on_its_way_is_carried_out_behind_that(healed: 
     assert log.broken == []
 
 
+def test_stop_a_process_that_was_stopped_itself_has_no_connection_to_wait_for() -> None:
+    log = Log(PLAIN)
+    pause(log, 1.4, 2.8)
+    log.executed(3.6, "0.0", "plain", 1, "a", then=2)
+    told(log, 2, ended=4)
+    assert log.broken == ["stop"]
+
+
 def test_stop_a_claim_long_after_the_store_is_back_is_found() -> None:
     log = Log(PLAIN)
     log.driver(Kind.FAULT, 1.9, "crash")

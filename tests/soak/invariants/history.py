@@ -17,7 +17,7 @@ from tests.soak.invariants.records import Lease, Process, Request, Write
 from tests.soak.log import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from tests.soak.log import Facts, Line, TaskFacts
 
@@ -25,6 +25,8 @@ TOLERANCE: Final = 10_000
 """By how many microseconds the store's time may be off where it is estimated."""
 
 _RECENTLY: Final = 1_000_000
+"""For how many microseconds after it the start of a process tells how slow the machine is."""
+
 _SAME_CLOCK: Final = 1_000_000
 """Processes whose clocks are further apart, in microseconds, are not taken to have the same one."""
 
@@ -107,7 +109,7 @@ class History:
         A soak starts a process every second or so, and where several start at once they keep all others waiting.
         """
         taken = [first - begun for begun, first in self._start_ups if begun <= mono and first >= mono - _RECENTLY]
-        return max(self.start_up, *taken, 0)
+        return max([self.start_up, *taken])
 
     @cached_property
     def _start_ups(self) -> list[tuple[int, int]]:
@@ -169,8 +171,11 @@ class History:
 
         All times are CLOCK_MONOTONIC in microseconds; None if there was none.
         """
-        touching = [end for begin, end in (*process.pauses, *self.outages) if begin <= until and end >= since]
-        return max(touching, default=None)
+        return _last_end((*process.pauses, *self.outages), since, until)
+
+    def away(self, since: int, until: int) -> int | None:
+        """Returns the same of outages for all alone."""
+        return _last_end(self.outages, since, until)
 
     def _take(self, line: Line) -> None:
         process = self._process(line.process)
@@ -259,6 +264,10 @@ class History:
                 process.pauses.append((begin - _NOTICED_AFTER, min(end, process.ended or end)))
             else:
                 self.outages.append((begin, end))
+
+
+def _last_end(spans: Iterable[tuple[int, int]], since: int, until: int) -> int | None:
+    return max((end for begin, end in spans if begin <= until and end >= since), default=None)
 
 
 def _ahead(lines: Sequence[Line]) -> int:

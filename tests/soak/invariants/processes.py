@@ -143,8 +143,10 @@ def _late_grants(history: History, process: Process) -> Iterator[Violation]:
     for lease in history.by_process[process.name]:
         # A claim that was on its way when the store was held up is carried out behind that; one that needs a connection
         # to a server that was away, when the pool has made another attempt.
-        held_up = history.interrupted(process, told - _CONNECTED_AGAIN, lease.granted.mono)
-        late = history.mono(lease.at) - max(told, told if held_up is None else held_up + _CONNECTED_AGAIN)
+        held_up = history.interrupted(process, told, lease.granted.mono) or told
+        away = history.away(told - _CONNECTED_AGAIN, lease.granted.mono)
+        since = max(told, held_up, told if away is None else away + _CONNECTED_AGAIN)
+        late = history.mono(lease.at) - since
         if late > _GRANTS_END:
             message = f"{lease} was granted {late / _SECOND:.3f} s after the signal to end"
             yield Violation("stop", lease.granted.mono, message)
