@@ -142,10 +142,10 @@ def insert(stores: Stores, store: Store, system: System, count: int) -> Values:
 
 def tick(stores: Stores, store: Store, workers: Sequence[System], count: int, seconds: int) -> Values:
     """Runs `count` tasks with an interval of one second on workers that share a store, for `seconds`."""
-    # All are up when the window opens; several start more slowly, and so do many tasks.
-    begin = time.time() + 0.5 + 0.5 * len(workers) + count / 500
-    asked = ("--begin", str(begin), "--seconds", str(seconds))
     with stores.empty(store) as place:
+        # All are up when the window opens; several start more slowly, and so do many tasks.
+        begin = time.time() + 0.5 + 0.5 * len(workers) + count / 500
+        asked = ("--begin", str(begin), "--seconds", str(seconds))
         reports = run(place, [worker.driver("lateness", store, count, *asked) for worker in workers])
     return _ticked([report["starts"] for report in reports], count * seconds)
 
@@ -164,8 +164,8 @@ def _ticked(starts: Sequence[Sequence[Any]], due: int) -> Values:
 
 def wake(stores: Stores, store: Store, system: System, count: int) -> Values:
     """Wakes a worker by what another process schedules."""
-    asked = ("--begin", str(time.time() + 1.5))
     with stores.empty(store) as place:
+        asked = ("--begin", str(time.time() + 1.5))
         woken, _ = run(place, [system.driver(name, store, count, *asked) for name in ("woken", "wake")])
     delays = statistics.quantiles(woken["delays"], n=100)
     return {"p50": delays[49], "p99": delays[98]}

@@ -29,13 +29,9 @@ ROOT = Path(__file__).parents[2]
 SEEDS = 200
 CHUNK = 10
 
-MUTANT_SEEDS = {
-    "claim_without_lock": (13, 16, 21, 35),
-    "lease_from_claim": (257, 1521),
-    "not_given_back": (48, 179, 221),
-    "token_as_drawn": (57, 75, 213),
-}
-"""The seeds that find a mutant which few others do. The other mutants are found by one of the first ten."""
+MUTANT_SEEDS = 2_000
+"""A mutant is looked for with as many seeds. Most are found by one of the first ten, `lease_from_claim` by one of 300;
+which, changes with the order in which the engine does things."""
 
 
 PROGRAM = """
@@ -100,7 +96,7 @@ def test_a_planted_fault_is_found(name: str) -> None:
     shown: set[str] = set()
 
     with mutant.planted():
-        for seed in MUTANT_SEEDS.get(name, range(10)):
+        for seed in range(MUTANT_SEEDS):
             _, tally, _ = audit(seed)
             shown |= set(tally.violations)
             if shown & mutant.found_by:
