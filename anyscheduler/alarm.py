@@ -83,6 +83,9 @@ class Alarm:
         # There is something left if the clock was set back meanwhile.
         if not is_precise or self._remaining() > 0:
             late = max(late, await self._sleep_until_before(0.0))
+            # uvloop rounds a wait to milliseconds, down as well as up.
+            while 0 < self._remaining() < _TICK and self._goes_on():
+                await anyio.lowlevel.checkpoint()
         self.rang = self._at <= self._now()
         self._at = NEVER
         return late

@@ -5,6 +5,7 @@ Knows: repositories, claim requests, the time. Must not know: what becomes of th
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 _MANY: Final = 8
 """Of how many tasks a claim has to give a row before that says something of others: a single free slot gives one."""
 
-_IN_TURN: Final = 2
-"""For how many times as many tasks the next claim then asks: not each of them needs to be due."""
+_MARGIN: Final = 1.25
+"""For how many times as many tasks the next claim then asks as this one had to look at for each row."""
 
 
 class Answer(NamedTuple):
@@ -54,8 +55,8 @@ class Claimer:
     ) -> None:
         self._repository = repository
         self._requests = deque(requests)
-        self._in_turn: int | None = None
-        """For how many of the requests the next claim asks; None for all."""
+        self._reach: float | None = None
+        """For how many of the requests the next claim asks, for each row that it wants; None for all."""
         self._now = now
         self._token = new_token
         self._scope = anyio.CancelScope()
@@ -66,7 +67,8 @@ class Claimer:
         Raises:
             RepositoryError: The store failed.
         """
-        requests = tuple(islice(self._requests, self._in_turn))
+        count = None if self._reach is None else math.ceil(self._reach * limit)
+        requests = tuple(islice(self._requests, count))
         now, not_after, asked = self._now.to_claim_at, self._now.not_after, steady()
         claimed = None
         # Shielded: a claim that was cut off would leave leases that nobody knows of.
@@ -77,22 +79,22 @@ class Claimer:
         if now is None:
             self._now.learn(claimed.now, asked)
         is_complete = len(claimed.rows) < limit and len(requests) == len(self._requests)
-        self._in_turn = self._pass_on(requests, claimed) if len(claimed.rows) == limit else None
+        self._reach = self._pass_on(requests, claimed) if len(claimed.rows) == limit else None
         return Answer(claimed, is_complete)
 
     def hurry(self, seconds: float) -> None:
         """Waits no longer than that for the reply to the claim that is under way."""
         self._scope.deadline = anyio.current_time() + seconds
 
-    def _pass_on(self, requests: Sequence[ClaimRequest], claimed: Claimed) -> int | None:
+    def _pass_on(self, requests: Sequence[ClaimRequest], claimed: Claimed) -> float | None:
         """Lets the next claim begin with the task behind the one that the limit stopped at.
 
-        Returns for how many it asks. Where each of many tasks gave one row, as those do that are due at one second,
-        these are the next few only: to look at each of a thousand for every hundred that are claimed would take longer
-        than to execute them.
+        Returns for how many it asks, for each row. Where each of many tasks gave one row, as those do that are due at
+        one second, these are the next few only: to look at each of a thousand for every hundred that are claimed would
+        take longer than to execute them.
         """
         stopped_at = claimed.rows[-1].task
         place = next(place for place, request in enumerate(requests) if request.task == stopped_at)
         self._requests.rotate(-(place + 1))
         served = {row.task for row in claimed.rows}
-        return _IN_TURN * len(served) if _MANY <= len(served) == len(claimed.rows) else None
+        return _MARGIN * (place + 1) / len(served) if _MANY <= len(served) == len(claimed.rows) else None

@@ -95,8 +95,6 @@ class Loop:
         self._claimer = Claimer(repository, requests, now=now, new_token=new_token)
         self._ahead: list[Answer | None] = []
         """What came of a claim that was made while the rows of the one before were being started."""
-        self._enough = min(plan.batch_size, plan.concurrency_limit) / 2
-        """How many slots are free when it is worth while to claim ahead."""
         self._unstarted = 0
         """How many rows are claimed whose turn is still to come."""
         self._alarm = Alarm(now, plan.poll_interval.total_seconds())
@@ -267,8 +265,8 @@ class Loop:
     ) -> bool:
         """Starts what was claimed, in order; releases what is left, and returns False, once the run is to end.
 
-        With `meanwhile` more is expected to be due, and claimed there as soon as half a batch has free slots: the
-        store is then at work at the same time as this process.
+        With `meanwhile` more is expected to be due, and claimed there as soon as a whole batch has free slots: the
+        store is then at work at the same time as this process. Smaller ones would cost more than that saves.
         """
         if rows:
             self._overtaken = 0
@@ -279,7 +277,7 @@ class Loop:
                 if self._is_ending:
                     self._give_back(rows[begin:])
                     break
-                if meanwhile is not None and self._free >= self._enough:
+                if meanwhile is not None and self._free >= self._plan.batch_size:
                     meanwhile.start_soon(self._ask_ahead)
                     meanwhile = None
                 for row in rows[begin : begin + _AT_A_TIME]:

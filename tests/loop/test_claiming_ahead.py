@@ -87,8 +87,8 @@ async def test_the_next_claim_is_sent_while_the_rows_of_the_one_before_are_being
 
 
 @virtual
-async def test_it_is_not_while_less_than_half_a_batch_has_a_free_slot() -> None:
-    flood = Flood(concurrency_limit=BATCH + BATCH // 4)
+async def test_it_is_not_while_less_than_a_whole_batch_has_free_slots() -> None:
+    flood = Flood(concurrency_limit=2 * BATCH - 1)
     flood.body = lambda: anyio.sleep(1)
 
     async with flood.app.create() as context:
@@ -96,9 +96,9 @@ async def test_it_is_not_while_less_than_half_a_batch_has_a_free_slot() -> None:
         async with anyio.create_task_group() as group:
             await group.start(context.run)
             await anyio.sleep(0.5)
-            assert flood.repository.claimed == [BATCH, BATCH // 4]
+            assert flood.repository.claimed == [BATCH, BATCH - 1]
             assert flood.started_before == [0, BATCH]
-            assert flood.started == BATCH + BATCH // 4
+            assert flood.started == 2 * BATCH - 1
             await anyio.sleep(10)
             context.shutdown()
 
@@ -181,8 +181,8 @@ async def test_where_many_tasks_are_due_together_each_is_looked_at_a_few_times()
     assert sum(repository.claimed) == 100
     full = repository.claimed.index(10)
     # The first one cannot know; each of the following begins where that one has stopped, and the last one looks at all.
-    assert repository.asked[full : full + 10] == [100] + [20] * 9
-    assert set(repository.asked[full + 10 :]) == {20, 100}
+    assert repository.asked[full : full + 10] == [100] + [13] * 9
+    assert set(repository.asked[full + 10 :]) == {13, 100}
     assert repository.asked[-1] == 100
 
 
