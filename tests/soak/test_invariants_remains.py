@@ -113,12 +113,13 @@ def test_quiet_a_password_is_found(secret: str) -> None:
 
 
 @pytest.mark.parametrize(("what", "more"), [("rss_kib", 70_000), ("connections", 9)])
-@pytest.mark.parametrize(("at", "broken"), [(4, []), (7, ["quiet"])])
-def test_quiet_a_process_that_grows_when_it_is_warm_is_found(
-    what: str, more: int, at: float, broken: list[str]
+@pytest.mark.parametrize(
+    ("grown", "broken"), [(range(4, 20), []), (range(5, 20), ["quiet"]), (range(8, 12), []), (range(15, 20), ["quiet"])]
+)
+def test_quiet_a_warm_process_that_grows_and_stays_so_is_found(
+    what: str, more: int, grown: range, broken: list[str]
 ) -> None:
     log = Log()
-    log.sample(1, "0.0")
-    log.sample(at, "0.0", **{what: more})
-    log.sample(8, "0.0", **{what: more})
+    for second in range(20):
+        log.sample(second, "0.0", **({what: more} if second in grown else {}))
     assert log.broken == broken
