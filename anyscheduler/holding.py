@@ -142,12 +142,21 @@ class Holder:
         return applied
 
     def _give_back(self, row: Row, written: Change) -> None:
-        """Undoes the start of an execution whose body never ran."""
+        """Undoes the start of an execution whose body never ran.
+
+        What that start has removed is put back unguarded, there is no token left to compare. So it is tried once: were
+        it repeated because a reply was lost, somebody else might have executed and removed it between the two.
+        """
+        worth_until = NEVER if written.row is not None else AT_ONCE
 
         def work_out(_now: int, token: str) -> Change:
             return lease.give_back(row, written, token)
 
-        self._queue(row, Entry(row.key, work_out, lambda: NEVER, lambda _change, _applied: None, announce=True))
+        def done(_change: Change, applied: bool | None) -> None:
+            if applied is None:
+                logger.warning("%s: not started, and the store did not take it back", display_name(row.key))
+
+        self._queue(row, Entry(row.key, work_out, lambda: worth_until, done, announce=True))
 
     async def extend(self, execution: Execution) -> None:
         """Extends the lease of an execution; see `Context.heartbeat`."""

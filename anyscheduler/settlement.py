@@ -157,7 +157,7 @@ class Settlement:
             applied = await self._repository.write(changes, announce=announce)
             applied = await self._recognise(batch, applied)
         except Exception as error:  # noqa: BLE001  # whatever a store raises, the outcomes must not be lost with it
-            self._doubtful |= batch
+            self._doubtful = self._still_worth_it(self._doubtful | batch)
             await anyio.sleep(self._backoff.failed(error))
             self._doubtful = self._still_worth_it(self._doubtful)
             self._again_at = -math.inf

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import anyio
 
 from anyscheduler import Context, ExecutionMode, Scheduler, Task
+from anyscheduler.lease import Change, Row
 from anyscheduler.testing import VirtualClock
 from tests.loop.scene import (
     START,
@@ -20,6 +22,9 @@ from tests.loop.scene import (
     virtual,
     virtual_app,
 )
+
+if TYPE_CHECKING:
+    import pytest
 
 
 @virtual
@@ -170,6 +175,39 @@ async def test_at_most_once_that_is_cancelled_before_it_started_is_given_back() 
 
     assert given_back.due_at == given_back.claimable_at == micros(10)
     assert due == [10]
+
+
+@virtual
+async def test_at_most_once_a_once_off_is_given_back_only_once(caplog: pytest.LogCaptureFixture) -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository))
+    given_back: list[Row] = []
+
+    @app.dynamic_task(execution_mode=ExecutionMode.AT_MOST_ONCE)
+    async def once(context: Context) -> None:
+        raise AssertionError("it is cancelled before it starts")
+
+    async def execute_elsewhere() -> None:
+        await anyio.sleep(11.25)
+        row = await repository.row("once:it")
+        given_back.append(row)
+        await repository.inner.write([Change(row.key, row.token, None)])
+
+    async with anyio.create_task_group() as elsewhere, app.create() as app_context:
+        elsewhere.start_soon(execute_elsewhere)
+        await app_context.schedule_task(once, "it", execute_at=START + timedelta(seconds=10))
+        async with anyio.create_task_group() as group:
+            await group.start(app_context.run)
+            repository.slow_replies["write"] = 1
+            await anyio.sleep(10.5)
+            # The reply that tells that it may start comes at 11, when it is too late for that.
+            group.cancel_scope.cancel()
+            repository.before["write"] = lambda: repository.losing.add("write")
+            repository.slow_replies["write"] = 0.5
+
+    assert [row.due_at for row in given_back] == [micros(10)]
+    assert await repository.keys() == set()
+    assert "once:it: not started, and the store did not take it back" in caplog.messages
 
 
 @virtual

@@ -119,6 +119,8 @@ class Audit:
         """What users have removed: keys, and the tokens that they had."""
         self._unstarted: dict[str, set[tuple[str, str]]] = {}
         """What each process has committed at most once and not started yet: keys, and tokens of the claims."""
+        self._ambiguous: set[tuple[str, str]] = set()
+        """Those of them that may as well have been removed by the users of that process, who were about to."""
         self._registrations = Registrations(self._found)
         self._open: Counter[str] = Counter()
         self._faulted: set[str] = set()
@@ -233,6 +235,8 @@ class Audit:
         schedule = Schedule(before)
         if schedule.at_most_once:
             self._unstarted.setdefault(entry.who, set()).add(claim)
+            if entry.after is None and self._registrations.is_unwanted(entry):
+                self._ambiguous.add(claim)
             return
         outcome = self._outcomes.get(claim)
         counts = {"succeeded", "skipped"} | ({"failed"} if schedule.failure is FailureMode.COMMIT else set())
@@ -330,8 +334,13 @@ class Audit:
 
     def _lost(self, entry: Entry) -> None:
         # A process mistakes the time by no more than it has waited for the reply that it has that from.
-        left = self._known_until[entry.key, entry.token] - entry.at - round(self._plan.patience * SECOND)
-        if entry.detail == "given up" and left > 0:
+        claim = entry.key, entry.token
+        left = self._known_until[claim] - entry.at - round(self._plan.patience * SECOND)
+        if entry.detail == "refused" and claim in self._ambiguous:
+            self._unstarted[entry.who].discard(claim)
+        # What a start at most once has removed is put back unguarded, and so not a second time.
+        is_removed = (entry.who, EventKind.RELEASED, *claim) in self._sent and entry.key not in self._rows
+        if entry.detail == "given up" and left > 0 and not is_removed:
             self._found("retry", f"{entry.key} due {entry.due} was given up {left} us or more before its lease ends")
 
     def _resume(self, entry: Entry) -> None:

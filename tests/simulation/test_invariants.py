@@ -144,11 +144,28 @@ EXTENSION_AFTER_COMMIT = [
     *(write(1, HELD, HELD._replace(claimable_at=instant(3.1))), *COMMIT[1:]),
 ]
 
+ONLY_FIRST = [
+    *(FIRST, asks(0, "register", "at_most_once:a", call=1), write(0, None, LAST[0])),
+    *claim(1.05, LAST[0], 1, until=3),
+]
+ONLY_COMMIT = commit(1.1, held(LAST[0], 1), None)
+ONLY_REFUSED = entry(1.2, "lost", "at_most_once:a", due=1, token=1, detail="refused")
+ONLY_RELEASE = entry(1.2, "sent", "at_most_once:a", due=1, token=1, detail="released")
+ONLY_GIVEN_UP = ONLY_REFUSED._replace(detail="given up")
+# The users of a process remove what it is about to commit.
+REMOVED_FIRST = [
+    *(*ONLY_FIRST, asks(1, "unregister", "at_most_once:a", call=2), *ONLY_COMMIT[:2]),
+    *(answered(1.15, "unregister", "at_most_once:a", call=2), ONLY_REFUSED, EXIT),
+]
+
 
 @pytest.mark.parametrize(
     "entries",
     [
         EXECUTED,
+        REMOVED_FIRST,
+        # What a start at most once has removed is put back only once.
+        [*ONLY_FIRST, *ONLY_COMMIT, ONLY_RELEASE, ONLY_GIVEN_UP],
         [*REPLACED, *EXECUTED_BY_ANOTHER, REPLACED_START],
         [*EXECUTED, *claim(1.5, row("tick", 1.4, 2), 3, until=4), start(1.5, 3, due=1.4)],
         [*ONCE_FIRST, *ONCE_COMMIT, ONCE_START, ONCE_END, EXIT],
@@ -208,7 +225,11 @@ BROKEN: dict[str, list[tuple[str, list[Entry]]]] = {
         ("overdue", [*EXECUTED, entry(300, "overdue")]),
         ("not stored", [entry(1, "calm")]),
     ],
-    "lost": [("not started", [*ONCE_FIRST, *ONCE_COMMIT, EXIT])],
+    "lost": [
+        ("not started", [*ONCE_FIRST, *ONCE_COMMIT, EXIT]),
+        ("refused", [*ONLY_FIRST, *ONLY_COMMIT[:2], ONLY_REFUSED, EXIT]),
+        ("not refused", [entry for entry in REMOVED_FIRST if entry is not ONLY_REFUSED]),
+    ],
     "next": [
         ("later", [FIRST, *CLAIM, START, END, *commit(1, HELD, row("tick", 2.1, 2))]),
         ("not past", [*FORWARD, *commit(0.75, FORWARD_HELD, row("forward", 1.2, 2))]),
@@ -271,7 +292,10 @@ BROKEN: dict[str, list[tuple[str, list[Entry]]]] = {
         ("extension", [FIRST, *CLAIM, START, entry(1, "extended", due=0.7, token=1, until=4)]),
         ("release", [FIRST, *CLAIM, START, entry(1, "released", due=0.7, token=1, until=4)]),
     ],
-    "retry": [("early", [FIRST, *CLAIM, START, END, entry(1, "lost", due=0.7, token=1, detail="given up")])],
+    "retry": [
+        ("start", [*ONLY_FIRST, ONLY_COMMIT[0], ONLY_GIVEN_UP]),
+        ("early", [FIRST, *CLAIM, START, END, entry(1, "lost", due=0.7, token=1, detail="given up")]),
+    ],
     "quiet": [
         ("raised", [FIRST, entry(1, "raised", "", detail="OSError()")]),
         ("logged", [FIRST, entry(1, "logged", "", detail="it could not be read")]),
