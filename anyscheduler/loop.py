@@ -55,7 +55,7 @@ _JUMP_GRACE: Final = 5_000_000
 _LATE: Final = 1.0
 """How many seconds late the engine may wake up without saying so."""
 
-_AT_A_TIME: Final = 16
+_AT_A_TIME: Final = 100
 """How many bodies are handed to the event loop before it is their turn."""
 
 _OVERTAKEN: Final = (3_000, 7_000)
@@ -227,11 +227,13 @@ class Loop:
     async def _use(self, answer: Answer, starter: Starter[_Started]) -> bool:
         """Starts what was claimed. Returns whether more may be claimed at once."""
         claimed = answer.claimed
-        if not answer.is_complete:
+        if not answer.is_complete and self._plan.concurrency_limit > self._plan.batch_size:
             async with anyio.create_task_group() as meanwhile:
                 return await self._start_all(claimed.rows, starter, meanwhile)
         if not await self._start_all(claimed.rows, starter):
             return False
+        if not answer.is_complete:
+            return True
         if not claimed.rows and self._alarm.rang:
             # Another process was faster. Sleeping as long as that one now does would let it win every time.
             interval = self._plan.poll_interval.total_seconds()
@@ -270,7 +272,8 @@ class Loop:
         """
         if rows:
             self._overtaken = 0
-        # A few at a time: the first bodies begin before the last rows are read. Outcomes are written when all have.
+        # A turn of the event loop takes as long as several executions, so bodies have theirs after many rows were read.
+        # Outcomes are written when all have begun.
         with self._settlement.held_back():
             for begin in range(0, len(rows), _AT_A_TIME):
                 self._unstarted = len(rows) - begin

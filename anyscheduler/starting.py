@@ -6,7 +6,8 @@ To start a task takes longer than all that the engine does for an execution, and
 So a task takes the next item when the one before has ended like that; the next task is always on its way meanwhile, and
 takes over as soon as one waits. Once an item was seen to wait, each of its kind has a task of its own. What a body
 may leave behind in its task ends with it: a task whose body has waited, was cancelled, or has set a context variable,
-takes nothing else.
+takes nothing else. And where bodies take long without waiting, the next task comes after a few of them, and with it
+whoever else is in the event loop.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from __future__ import annotations
 import sys
 from collections import deque
 from contextvars import Context, copy_context
+from itertools import count
 from operator import is_
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
 T = TypeVar("T")
+
+_SLICE_SECONDS: Final = 0.002
+"""After how long the rest of the event loop has a turn."""
+
+_IN_A_ROW: Final = 16
+"""After how many items that is looked at."""
 
 
 class _Queued(NamedTuple, Generic[T]):
@@ -98,7 +106,10 @@ class Starter(Generic[T]):
         self._note_wait()
         own = copy_context()
         cancellations = self._count_cancellations()
-        while self._queue:
+        until = anyio.current_time() + _SLICE_SECONDS
+        for turn in count(1):
+            if not self._queue:
+                return
             kind, item, name = self._queue.popleft()
             if kind in self._waiting_kinds:
                 self._group.start_soon(self._run_alone, item, name=name)
@@ -113,6 +124,8 @@ class Starter(Generic[T]):
                 await _absorb_cancellation()
                 return
             if has_waited or not _is_same(own, copy_context()):
+                return
+            if turn % _IN_A_ROW == 0 and anyio.current_time() > until:
                 return
 
 

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
     from anyscheduler import AppContext, Context, Scheduler, Task
 
-BATCH = 40
+BATCH = 250
+AT_A_TIME = 100
+"""How many rows are read before bodies have a turn."""
 
 
 class Flood:
@@ -81,8 +83,8 @@ async def test_the_next_claim_is_sent_while_the_rows_of_the_one_before_are_being
 
     assert flood.started == 5 * BATCH // 2
     assert flood.repository.claimed[:3] == [BATCH, BATCH, BATCH // 2]
-    assert flood.started_before[1] < BATCH
-    assert flood.started_before[2] < 2 * BATCH
+    assert flood.started_before[1] <= AT_A_TIME
+    assert flood.started_before[2] <= BATCH + AT_A_TIME
     assert await flood.repository.keys() == set()
 
 
@@ -97,7 +99,9 @@ async def test_it_is_not_while_less_than_a_whole_batch_has_free_slots() -> None:
             await group.start(context.run)
             await anyio.sleep(0.5)
             assert flood.repository.claimed == [BATCH, BATCH - 1]
-            assert flood.started_before == [0, BATCH]
+            # On trio bodies begin in any order, and after whoever was woken with them.
+            assert flood.started_before[0] == 0
+            assert flood.started_before[1] >= BATCH - AT_A_TIME
             assert flood.started == 2 * BATCH - 1
             await anyio.sleep(10)
             context.shutdown()

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import time
 import warnings
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from anyscheduler import AppContext, ExecutionMode
+from anyscheduler import AppContext, ExecutionMode, Scheduler
 from anyscheduler.testing import run_virtual
 from tests.loop.scene import START, Stopwatch, WatchedRepository, micros, run_for, shared, virtual, virtual_app
 
 if TYPE_CHECKING:
-    from anyscheduler import Context, Scheduler
+    from anyscheduler import Context
+    from tests.loop.scene import Backend
 
 COUNT = 40
 
@@ -97,6 +100,38 @@ async def test_a_body_that_waits_keeps_none_waiting_that_comes_after_it() -> Non
 
     assert starts == [10] * COUNT
     assert sorted(waited) == ["task-07", "task-17", "task-27", "task-37"]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_bodies_that_take_long_without_waiting_let_the_rest_of_the_event_loop_have_turns(backend: Backend) -> None:
+    app = Scheduler()
+    turns = 0
+    seen: list[int] = []
+
+    @app.dynamic_task()
+    async def busy(context: Context) -> None:
+        seen.append(turns)
+        time.sleep(0.0005)  # as a computation would
+        if len(seen) == COUNT:
+            context.app_context.shutdown()
+
+    async def rest() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async def main() -> None:
+        async with app.create() as app_context, anyio.create_task_group() as group:
+            await app_context.schedule_tasks(busy, ((str(number), {"execute_at": START}) for number in range(COUNT)))
+            group.start_soon(rest)
+            await app_context.run()
+            group.cancel_scope.cancel()
+
+    anyio.run(main, backend=backend)
+
+    assert len(seen) == COUNT
+    assert len(set(seen)) >= COUNT // 16
 
 
 @virtual
