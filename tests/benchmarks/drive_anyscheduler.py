@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from anyscheduler import AppContext, Context, Scheduler, Task
+from anyscheduler import AppContext, Context, Scheduler, Task, lease
 from anyscheduler.lease import Change
+from anyscheduler.repository import ClaimRequest
+from anyscheduler.tokens import TokenSource
 from tests.benchmarks import measuring
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ TUNED = {"concurrency_limit": 1_000, "batch_size": 250}
 
 ONE_AT_A_TIME = 1_000
 COPIED_AT_ONCE = 1_000
+LEASE = 60_000_000
 
 
 async def drain(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
@@ -108,10 +111,12 @@ async def waiting(app: Scheduler, given: argparse.Namespace) -> dict[str, object
     async with app.create() as running, anyio.create_task_group() as group:
         group.start_soon(running.run)
         await anyio.sleep(given.begin - time.time())
+        watch = measuring.Stopwatch()
         while (await running.list_tasks(task, limit=1)).tasks:
             await anyio.sleep(0.2)
+        taken = watch.read()
         running.shutdown()
-    return {"executions": len(ended), "last": max(ended, default=given.begin)}
+    return {**taken, "executions": len(ended), "last": max(ended, default=given.begin)}
 
 
 async def drain_recurring(app: Scheduler, given: argparse.Namespace, schedule: dict[str, object]) -> dict[str, object]:
@@ -144,6 +149,31 @@ async def drain_cron(app: Scheduler, given: argparse.Namespace) -> dict[str, obj
 async def drain_interval(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
     """Measures an interval."""
     return await drain_recurring(app, given, {"interval": timedelta(hours=1)})
+
+
+async def drain_alone(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
+    """Measures the store alone: its own code claims as many once-offs and removes them, without engine and bodies."""
+
+    async def noop(_context: Context) -> None:
+        raise AssertionError("there is no engine")
+
+    task = app.dynamic_task()(noop)
+    due = datetime.now(UTC) - timedelta(hours=1)
+    left = given.count
+    async with app.create() as running:
+        repository = running._repository
+        await store_later(running, task, due, given.count)
+        new_token = TokenSource(lambda: time.time_ns() // 1_000)
+        has_clock = await repository.time() is not None
+        draining = measuring.Stopwatch()
+        while left:
+            now = None if has_clock else time.time_ns() // 1_000
+            claimed = await repository.claim([ClaimRequest("noop", LEASE)], running._plan.batch_size, now, new_token())
+            written = await repository.write([lease.commit(row, None, new_token()) for row in claimed.rows])
+            assert all(written)
+            left -= len(written)
+        drained = draining.read()
+    return {**drained, "executions": given.count}
 
 
 async def register(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
@@ -259,6 +289,7 @@ MEASUREMENTS = {
     "waiting": waiting,
     "drain-cron": drain_cron,
     "drain-interval": drain_interval,
+    "drain-alone": drain_alone,
     "register": register,
     "lateness": lateness,
     "woken": woken,

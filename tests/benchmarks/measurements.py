@@ -115,14 +115,20 @@ def churn(stores: Stores, system: System, count: int, rounds: int) -> Values:
 
 
 def share_out(stores: Stores, store: Store, workers: Sequence[System], count: int) -> Values:
-    """Drains `count` due schedules whose bodies wait for 20 ms with several workers on one store."""
+    """Drains `count` due schedules whose bodies wait for 20 ms with several workers on one store.
+
+    Tells too how many processor cores the workers and the server have kept busy for that.
+    """
     with stores.empty(store) as place:
         begin = time.time() + 5 + count / 10_000
         asked = ("--begin", str(begin))
         run(place, [workers[0].driver("fill", store, count, *asked)])
         reports = run(place, [worker.driver("waiting", store, count, *asked) for worker in workers])
     assert sum(report["executions"] for report in reports) == count, "some were lost or doubled"
-    return {"rate": count / (max(report["last"] for report in reports) - begin)}
+    seconds = max(report["last"] for report in reports) - begin
+    server = max(report.get("server_cpu_seconds", 0) for report in reports)
+    busy = (sum(report["cpu_seconds"] for report in reports) + server) / seconds
+    return {"rate": count / seconds, "busy": busy}
 
 
 def register(stores: Stores, store: Store, system: System, count: int) -> Values:

@@ -74,6 +74,9 @@ def _drain_cases(setting: Setting, store: Store) -> Iterator[Case]:
             limit = raw("one connection")
             rivals += [arq, saq, limit, raw("one connection", "--tuned", name="raw batched")]
             targets += [Target(">=", 0.4, limit), Target(">=", 8, arq), Target(">=", 8, saq)]
+    # What of an execution is the store's part, and with that what is the engine's.
+    alone = partial(drain, setting.stores, store, ours("asyncio"), most, "drain-alone")
+    rivals.append(Case(f"{OURS}, store alone", f"{STORES[store]}, asyncio, {most:,}", alone))
     if store in SERVERS:
         our_systems.append(("uvloop, tuned", ours("asyncio", "--tuned")))
     yield from rivals
@@ -135,5 +138,8 @@ def workers(setting: Setting) -> Group:
             )
             four.peers, four.targets = [one], {"rate": [Target(">=", 3.2, one)]}
             cases += [one, four]
-    figures = (Figure("rate", "drained with bodies that wait for 20 ms, executions/s", ",.0f"),)
+    figures = (
+        Figure("rate", "drained with bodies that wait for 20 ms, executions/s", ",.0f"),
+        Figure("busy", "cores that the workers and the server keep busy", ".2f"),
+    )
     return Group("workers", cases, figures, min(setting.rounds, 2))
