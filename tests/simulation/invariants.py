@@ -338,10 +338,14 @@ class Audit:
         left = self._known_until[claim] - entry.at - round(self._plan.patience * SECOND)
         if entry.detail == "refused" and claim in self._ambiguous:
             self._unstarted[entry.who].discard(claim)
-        # What a start at most once has removed is put back unguarded, and so not a second time.
-        is_removed = (entry.who, EventKind.RELEASED, *claim) in self._sent and entry.key not in self._rows
-        if entry.detail == "given up" and left > 0 and not is_removed:
+        if entry.detail == "given up" and left > 0 and not self._puts_back(entry):
             self._found("retry", f"{entry.key} due {entry.due} was given up {left} us or more before its lease ends")
+
+    def _puts_back(self, entry: Entry) -> bool:
+        """Tells whether the process undoes a start that has removed the row: unguarded, and so tried only once."""
+        schedule = Schedule(self._grants[entry.key, entry.token].row)
+        sent = {(entry.who, kind, entry.key, entry.token) for kind in (EventKind.COMMITTED, EventKind.RELEASED)}
+        return schedule.at_most_once and schedule.is_once and sent <= self._sent
 
     def _resume(self, entry: Entry) -> None:
         self._resumed[entry.who] = self._index

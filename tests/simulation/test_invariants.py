@@ -166,6 +166,7 @@ REMOVED_FIRST = [
         REMOVED_FIRST,
         # What a start at most once has removed is put back only once.
         [*ONLY_FIRST, *ONLY_COMMIT, ONLY_RELEASE, ONLY_GIVEN_UP],
+        [*ONLY_FIRST, *ONLY_COMMIT, ONLY_RELEASE, write(1.15, None, LAST[0]), ONLY_GIVEN_UP],
         [*REPLACED, *EXECUTED_BY_ANOTHER, REPLACED_START],
         [*EXECUTED, *claim(1.5, row("tick", 1.4, 2), 3, until=4), start(1.5, 3, due=1.4)],
         [*ONCE_FIRST, *ONCE_COMMIT, ONCE_START, ONCE_END, EXIT],
