@@ -151,6 +151,33 @@ class _Call:
                 database.abort(self._thread)
 
 
+class _Opening:
+    """One listener, closed however late it comes: a call that was given up still ends, and returns to nobody."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._listener: Listener | None = None
+        self._is_over = False
+
+    def open(self) -> Listener | None:
+        """Connects; see `Database.listener`."""
+        listener = self._database.listener()
+        with self._lock:
+            self._listener = listener
+            if listener is not None and self._is_over:
+                listener.close()
+        return listener
+
+    def close(self) -> bool:
+        """Closes it now, or as soon as it is open; returns whether it was open by now."""
+        with self._lock:
+            self._is_over = True
+            if self._listener is not None:
+                self._listener.close()
+            return self._listener is not None
+
+
 class ThreadedRepository:
     """A `Repository` that runs a `Database` in worker threads.
 
@@ -225,17 +252,10 @@ class ThreadedRepository:
         failures: tuple[type[Exception], ...] = (*self._database.errors, RepositoryError, OSError, ValueError)
         has_complained = False
         failed_at = math.inf
-        opened: list[Listener] = []
-
-        def open_listener() -> Listener | None:
-            # Kept here, because a call that is cancelled still ends, and returns to nobody.
-            listener = self._database.listener()
-            opened.extend([] if listener is None else [listener])
-            return listener
-
         while True:
+            opening = _Opening(self._database)
             try:
-                listener = await self._call(open_listener, limiter=self._listening_limiter)
+                listener = await self._call(opening.open, limiter=self._listening_limiter)
                 if listener is None:
                     return
                 failed_at = math.inf
@@ -254,10 +274,8 @@ class ThreadedRepository:
                         self._told_by(error),
                     )
             finally:
-                is_new = not opened
-                while opened:
-                    opened.pop().close()
-            if is_new:
+                was_open = opening.close()
+            if not was_open:
                 failed_at = time.monotonic()
             await anyio.sleep(_LISTEN_AGAIN_SECONDS)
 

@@ -135,3 +135,19 @@ async def test_a_connection_that_is_made_while_listening_is_cancelled_is_closed(
 
     await until(lambda: shelf.listeners)
     await until(lambda: all(listener.is_closed for listener in shelf.listeners))
+
+
+@pytest.mark.usefixtures("little_grace")
+async def test_a_connection_that_is_made_when_listening_is_over_is_closed(shelf: Shelf) -> None:
+    repository = over(shelf)
+    shelf.obeys = False
+
+    with shelf.hanging():
+        async with anyio.create_task_group() as group:
+            group.start_soon(repository.listen, lambda _: None)
+            await until(lambda: shelf.began)
+            group.cancel_scope.cancel()
+        assert shelf.listeners == []
+
+    await until(lambda: shelf.listeners)
+    await until(lambda: all(listener.is_closed for listener in shelf.listeners))
