@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
+from anyscheduler.execution import is_cancelled
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sized
 
@@ -23,28 +25,33 @@ async def store_all(prepare: Callable[[], Awaitable[Batch]], store: Callable[[Ba
         store: Stores one, and is called with one at a time.
 
     Raises:
-        Exception: What either has raised, once the other has ended; that of the batch before, if both have.
+        BaseException: What either has raised, once the other has ended; that of the batch before, if both have.
     """
     count = 0
     batch = await prepare()
     while batch:
-        prepared: list[Batch] = []
-        errors: list[Exception] = []
+        errors: list[BaseException] = []
 
-        async def prepare_next(prepared: list[Batch] = prepared, errors: list[Exception] = errors) -> None:
-            try:
-                prepared.append(await prepare())
-            except Exception as error:  # noqa: BLE001  # raised below, when what came before is stored
-                errors.append(error)
-
-        async with anyio.create_task_group() as meanwhile:
-            meanwhile.start_soon(prepare_next)
+        async def store_this(batch: Batch = batch, errors: list[BaseException] = errors) -> None:
             try:
                 await store(batch)
             except Exception as error:  # noqa: BLE001  # raised below, outside the group that would wrap it
                 errors.insert(0, error)
+
+        following: Batch | None = None
+        async with anyio.create_task_group() as meanwhile:
+            meanwhile.start_soon(store_this)
+            # Here, and not in a task of its own: what is prepared comes from users, whose context variables would be
+            # others there, and whose SystemExit would end the event loop.
+            try:
+                following = await prepare()
+            except BaseException as error:  # the same
+                if isinstance(error, anyio.get_cancelled_exc_class()) and is_cancelled():
+                    raise
+                errors.append(error)
         if errors:
             raise errors[0]
         count += len(batch)
-        [batch] = prepared
+        assert following is not None
+        batch = following
     return count

@@ -93,8 +93,11 @@ class Claimer:
         one second, these are the next few only: to look at each of a thousand for every hundred that are claimed would
         take longer than to execute them.
         """
-        stopped_at = claimed.rows[-1].task
-        place = next(place for place, request in enumerate(requests) if request.task == stopped_at)
+        places = {request.task: place for place, request in enumerate(requests)}
+        # A damaged row may be of a task that nobody asked for; it is its own affair.
+        place = next((places[row.task] for row in reversed(claimed.rows) if row.task in places), None)
+        if place is None:
+            return None
         self._requests.rotate(-(place + 1))
         served = {row.task for row in claimed.rows}
         return _MARGIN * (place + 1) / len(served) if _MANY <= len(served) == len(claimed.rows) else None

@@ -145,7 +145,7 @@ class Reporter:
     def _call(self, event: Event) -> None:
         try:
             self._on_event(event)
-        except Exception:
+        except BaseException:  # it is called where nothing waits, so this is never a cancellation
             now = self._now()
             if now >= self._silent_until:
                 self._silent_until = now + _SAID_AGAIN_AFTER

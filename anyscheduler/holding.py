@@ -64,8 +64,8 @@ class Holder:
         self._token = new_token
         self._wake_at = wake_at
         self._reporter = reporter
-        self._late: dict[Callable[[], int], None] = {}
-        """For each result whose lease had ended when it was queued, when that lease ends."""
+        self._unwritten: dict[Callable[[], int], None] = {}
+        """For each result that is queued or being written, when its lease ends."""
 
     @property
     def has_late_results(self) -> bool:
@@ -74,7 +74,8 @@ class Holder:
         A claim at this moment would take that occurrence from it, and with a body that is always longer than its lease
         would do so for ever.
         """
-        return any(ends() <= self._now() for ends in self._late)
+        now = self._now()
+        return any(ends() <= now for ends in self._unwritten)
 
     def release(self, row: Row, worth_until: Callable[[], int] | None = None) -> None:
         """Gives a row back, so that another process can run it now; `worth_until` as in `Entry`, else its lease."""
@@ -246,11 +247,8 @@ class Holder:
         announce: bool = False,
     ) -> None:
         ends = worth_until or (lambda: held.claimable_at)
-        done = self._done
-        if held.claimable_at <= self._now():
-            self._late[ends] = None
-            done = partial(self._late_done, ends)
-        self._queue(held, Entry(held.key, work_out, ends, done, announce))
+        self._unwritten[ends] = None
+        self._queue(held, Entry(held.key, work_out, ends, partial(self._result_done, ends), announce))
 
     def _commit_or_set_aside(self, task: Task, row: Row, now: int, token: str) -> Change:
         try:
@@ -272,12 +270,11 @@ class Holder:
     def _queue(self, held: Row, entry: Entry) -> None:
         self._settlement.submit(entry if self._reporter is None else _reported(self._reporter, held, entry))
 
-    def _late_done(self, ends: Callable[[], int], change: Change, applied: bool | None) -> None:
-        del self._late[ends]
-        self._wake_at(AT_ONCE)
-        self._done(change, applied)
-
-    def _done(self, change: Change, applied: bool | None) -> None:
+    def _result_done(self, ends: Callable[[], int], change: Change, applied: bool | None) -> None:
+        del self._unwritten[ends]
+        if ends() <= self._now():
+            # Claiming may have waited for it.
+            self._wake_at(AT_ONCE)
         if applied:
             self._wake_for(change)
             return

@@ -9,6 +9,7 @@ its own exception domain: a damaged one is set aside, and no other row is later 
 from __future__ import annotations
 
 import logging
+import math
 import random
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -49,8 +50,8 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-_JUMP_GRACE: Final = 5_000_000
-"""For how many microseconds at most nothing is claimed after the clock was set ahead."""
+_JUMP_GRACE: Final = 5.0
+"""For how many seconds at most nothing is claimed after the clock was set ahead."""
 
 _LATE: Final = 1.0
 """How many seconds late the engine may wake up without saying so."""
@@ -115,6 +116,8 @@ class Loop:
         self._overtaken = 0
         self._stopping = False
         self._clock_watch = ClockWatch(now)
+        self._quiet_until = -math.inf
+        """Until when nothing is claimed because the clock was set ahead."""
 
     @property
     def stopped_hard(self) -> bool:
@@ -206,7 +209,11 @@ class Loop:
         try:
             # Before anything else: the leases of a process that may claim nothing seem to have ended as well.
             if self._clock_was_set_ahead():
-                self._alarm.set_for(self._now() + _JUMP_GRACE)
+                grace = min(self._plan.poll_interval.total_seconds(), _JUMP_GRACE)
+                self._quiet_until = anyio.current_time() + grace
+            quiet_for = (self._quiet_until - anyio.current_time()) * 1e6
+            if quiet_for >= 1:
+                self._alarm.set_for(self._now() + int(quiet_for))
                 return None
             free = self._free
             self._is_full = free <= 0

@@ -7,12 +7,14 @@ import select
 import threading
 import time
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 import redis as driver
 
-from anyscheduler import lease
+from anyscheduler import Context, Scheduler, lease
 from anyscheduler.clock import LAST_MICROS
 from anyscheduler.lease import Change, Row
 from anyscheduler.redis.connections import ERRORS
@@ -682,3 +684,35 @@ def test_partitions_are_found_again_when_the_list_of_them_was_evicted(
     claim(database, "a%p1")
     with opened(server.url) as other:
         assert other.tasks() == ["a%p1"]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_row_of_another_task_where_the_limit_stops_a_claim_is_its_own_affair(
+    server: RedisServer, redis: Any, backend: str
+) -> None:
+    app = Scheduler(redis_url=server.url, batch_size=10, concurrency_limit=10)
+    executed: list[str] = []
+
+    @app.dynamic_task(lease_duration=timedelta(minutes=5))
+    async def a(context: Context) -> None:
+        executed.append(context.task.name)
+        if len(executed) == 25:
+            context.app_context.shutdown()
+
+    async def main() -> None:
+        async with app.create() as app_context, anyio.create_task_group() as group:
+            await group.start(app_context.run)
+            first = datetime.now(UTC) + timedelta(seconds=0.5)
+            for number in range(25):
+                at = first if number < 9 else first + timedelta(microseconds=2)
+                await app_context.schedule_task(a, f"{number:02}", execute_at=at)
+            redis.hset(ROWS, "b:x", redis.hget(ROWS, "a:09"))
+            redis.zadd("{anyscheduler}:due:a", {"b:x": redis.zscore("{anyscheduler}:due:a", "a:08") + 1})
+
+    async def limited() -> None:
+        with anyio.fail_after(30):
+            await main()
+
+    anyio.run(limited, backend=backend)
+
+    assert sorted(executed) == [f"{number:02}" for number in range(25)]

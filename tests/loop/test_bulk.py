@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import anyio
 import pytest
 
 from anyscheduler import ConfigurationError, RepositoryError
-from tests.loop.scene import START, Stopwatch, WatchedRepository, shared, virtual, virtual_app
+from tests.loop.scene import START, Stopwatch, WatchedRepository, run_for, shared, virtual, virtual_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,3 +130,52 @@ async def test_cancelled_it_takes_no_more() -> None:
 
     assert source.taken <= 3 * AT_ONCE
     assert len(await repository.keys()) in {AT_ONCE, 2 * AT_ONCE}
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()], ids=repr)
+@virtual
+async def test_whatever_the_source_raises_late_is_the_affair_of_the_body_that_asked(error: BaseException) -> None:
+    app = virtual_app()
+    task = app.dynamic_task()(noop)
+    raised: list[BaseException] = []
+    ticks = 0
+
+    def source() -> Iterator[tuple[str, dict[str, Any]]]:
+        for number in range(2 * AT_ONCE):
+            yield str(number), {"execute_at": LATER}
+        raise error
+
+    @app.task(interval=timedelta(seconds=10))
+    async def schedules(context: Context) -> None:
+        try:
+            await context.app_context.schedule_tasks(task, source())
+        except BaseException as caught:
+            raised.append(caught)
+            raise
+
+    @app.task(interval=timedelta(seconds=1))
+    async def tick(context: Context) -> None:
+        nonlocal ticks
+        ticks += 1
+
+    await run_for(app, 15.5)
+
+    assert raised == [error]
+    assert ticks == 15
+
+
+@virtual
+async def test_the_source_runs_in_the_context_of_whoever_schedules() -> None:
+    app = virtual_app()
+    task = app.dynamic_task()(noop)
+    variable: ContextVar[str] = ContextVar("variable")
+
+    def source() -> Iterator[tuple[str, dict[str, Any]]]:
+        token = variable.set("tenant")
+        for number in range(2 * AT_ONCE):
+            assert variable.get() == "tenant"
+            yield str(number), {"execute_at": LATER}
+        variable.reset(token)
+
+    async with app.create() as app_context:
+        assert await app_context.schedule_tasks(task, source()) == 2 * AT_ONCE

@@ -128,6 +128,41 @@ async def test_set_ahead_two_apps_on_one_store_do_not_take_each_others_leases(li
 
 
 @virtual
+async def test_set_ahead_whoever_is_woken_meanwhile_leaves_the_others_their_leases() -> None:
+    repository = WatchedRepository()
+    clock = VirtualClock(START)
+    now = Stopwatch()
+    starts: list[float] = []
+
+    def make(*, is_busy: bool) -> Scheduler:
+        app = virtual_app(clock=clock, repository_factory=shared(repository))
+
+        @app.task(interval=timedelta(minutes=10), fast_forward=True)
+        async def slow(context: Context) -> None:
+            starts.append(now())
+            await anyio.sleep(30)
+
+        if is_busy:
+            # What it writes at the end of each body wakes it.
+            for length in (0.3, 0.5):
+
+                @app.task(interval=timedelta(seconds=1), name=f"busy for {length}")
+                async def busy(context: Context, length: float = length) -> None:
+                    await anyio.sleep(length)
+
+        return app
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run_for, make(is_busy=False), 640)
+        await anyio.sleep(600.2)
+        group.start_soon(run_for, make(is_busy=True), 35)
+        await anyio.sleep(5.1)
+        clock.ahead = timedelta(hours=1)
+
+    assert starts == [600]
+
+
+@virtual
 async def test_set_ahead_while_the_loop_is_woken_at_once_a_running_body_is_not_overtaken() -> None:
     clock = VirtualClock(START)
     app = virtual_app(clock=clock)

@@ -132,14 +132,15 @@ async def test_a_fast_forward_tells_what_it_leaves_out() -> None:
     assert (skipped.scheduled_at, skipped.until) == (START + 2 * SECOND, START + 5 * SECOND)
 
 
+@pytest.mark.parametrize("error", [RuntimeError("no metrics"), SystemExit(4), KeyboardInterrupt()], ids=repr)
 @virtual
 async def test_a_callable_that_raises_changes_nothing_and_is_reported_once_a_minute(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
     ran: list[Context] = []
 
     def fail(event: Event) -> None:
-        raise RuntimeError(f"no metrics for {event.name}")
+        raise error
 
     app = virtual_app(on_event=fail)
 
