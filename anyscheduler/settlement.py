@@ -167,6 +167,7 @@ class Settlement:
                 self._backoff.given_up()
             return
         self._backoff.succeeded()
+        untried = self._doubtful.keys() - batch.keys()
         for (key, write), result in zip(batch.items(), applied, strict=True):
             if result is None:
                 self._doubtful[key] = write
@@ -174,6 +175,9 @@ class Settlement:
                 self._doubtful.pop(key, None)
                 write.entry.done(write.change, result)
         # A row that somebody else has locked, or a node that is away, holds up nothing but itself.
+        if untried:
+            # Their time stays: put off by each write of something else, it would never come.
+            return
         self._again_after = min(_MOST_AGAIN, 2 * self._again_after or _FIRST_AGAIN) if self._doubtful else 0.0
         self._again_at = anyio.current_time() + self._again_after
 

@@ -244,3 +244,24 @@ async def test_a_result_whose_lease_ends_while_it_is_being_written_is_not_claime
         await anyio.sleep(450)
 
     assert starts == [100, 200, 300, 400]
+
+
+@virtual
+async def test_what_could_not_be_written_is_tried_again_however_much_else_is_written() -> None:
+    repository = WatchedRepository()
+    app = virtual_app(repository_factory=shared(repository))
+
+    @app.task(interval=timedelta(milliseconds=50))
+    async def often(context: Context) -> None: ...
+
+    @app.task(interval=timedelta(seconds=10))
+    async def seldom(context: Context) -> None: ...
+
+    async with running(app):
+        repository.locked.add("seldom")
+        await anyio.sleep(10.5)
+        repository.locked.clear()
+        await anyio.sleep(3)
+        row = await repository.row("seldom")
+
+    assert row.due_at == micros(20)
