@@ -45,7 +45,7 @@ async def store_all(prepare: Callable[[], Awaitable[Batch]], store: Callable[[Ba
             # others there, and whose SystemExit would end the event loop.
             try:
                 following = await prepare()
-            except BaseException as error:  # the same
+            except BaseException as error:  # raised below as well, unless it is this call that was cancelled
                 if isinstance(error, anyio.get_cancelled_exc_class()) and is_cancelled():
                     raise
                 errors.append(error)

@@ -174,10 +174,10 @@ class Settlement:
             else:
                 self._doubtful.pop(key, None)
                 write.entry.done(write.change, result)
-        # A row that somebody else has locked, or a node that is away, holds up nothing but itself.
         if untried:
             # Their time stays: put off by each write of something else, it would never come.
             return
+        # A row that somebody else has locked, or a node that is away, holds up nothing but itself.
         self._again_after = min(_MOST_AGAIN, 2 * self._again_after or _FIRST_AGAIN) if self._doubtful else 0.0
         self._again_at = anyio.current_time() + self._again_after
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+from anyscheduler.loop import _AT_A_TIME
 from tests.loop.scene import (
     START,
     WatchedRepository,
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from anyscheduler import AppContext, Context, Scheduler, Task
 
 BATCH = 250
-AT_A_TIME = 100
-"""How many rows are read before bodies have a turn."""
 
 
 class Flood:
@@ -83,8 +82,8 @@ async def test_the_next_claim_is_sent_while_the_rows_of_the_one_before_are_being
 
     assert flood.started == 5 * BATCH // 2
     assert flood.repository.claimed[:3] == [BATCH, BATCH, BATCH // 2]
-    assert flood.started_before[1] <= AT_A_TIME
-    assert flood.started_before[2] <= BATCH + AT_A_TIME
+    assert flood.started_before[1] <= _AT_A_TIME
+    assert flood.started_before[2] <= BATCH + _AT_A_TIME
     assert await flood.repository.keys() == set()
 
 
@@ -101,7 +100,7 @@ async def test_it_is_not_while_less_than_a_whole_batch_has_free_slots() -> None:
             assert flood.repository.claimed == [BATCH, BATCH - 1]
             # On trio bodies begin in any order, and after whoever was woken with them.
             assert flood.started_before[0] == 0
-            assert flood.started_before[1] >= BATCH - AT_A_TIME
+            assert flood.started_before[1] >= BATCH - _AT_A_TIME
             assert flood.started == 2 * BATCH - 1
             await anyio.sleep(10)
             context.shutdown()
