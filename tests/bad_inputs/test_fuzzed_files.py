@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from anyscheduler.lease import Change, Row, release
 from anyscheduler.repository import ClaimRequest
-from anyscheduler.sqlite import _Database
+from anyscheduler.sqlite.database import SqliteDatabase
 from tests.bad_inputs.test_fuzzing import fuzzed
 from tests.conformance.redis_scene import opened
 from tests.conformance.stores import free_row
@@ -60,10 +60,10 @@ def check(database: Database) -> None:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[tuple[_Database, sqlite3.Connection]]:
+def file(tmp_path: Path) -> Iterator[tuple[SqliteDatabase, sqlite3.Connection]]:
     """A database, and somebody who writes to its file past the checks of the table."""
     path = str(tmp_path / "schedules.db")
-    with closing(_Database(path, "anyscheduler")) as database, closing(sqlite3.connect(path)) as other:
+    with closing(SqliteDatabase(path, "anyscheduler")) as database, closing(sqlite3.connect(path)) as other:
         other.isolation_level = None
         other.execute("PRAGMA ignore_check_constraints = ON")
         yield database, other
@@ -93,7 +93,7 @@ values = st.one_of(
 @example("state", b"\xff")
 @fuzzed(150)
 def test_a_value_of_any_type_in_a_file_is_the_affair_of_its_own_row(
-    file: tuple[_Database, sqlite3.Connection], column: str, value: Any
+    file: tuple[SqliteDatabase, sqlite3.Connection], column: str, value: Any
 ) -> None:
     database, other = file
     other.execute("DELETE FROM anyscheduler")

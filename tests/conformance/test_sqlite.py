@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
 import anyio
 import pytest
 
-import anyscheduler.sqlite
+import anyscheduler.sqlite.connection
 from anyscheduler.errors import ConfigurationError, RepositoryError
 from anyscheduler.lease import Change, Row
 from anyscheduler.repository import Claimed
-from anyscheduler.sqlite import _Database, sqlite_repository
+from anyscheduler.sqlite import sqlite_repository
+from anyscheduler.sqlite.database import SqliteDatabase
 from anyscheduler.threaded import ThreadedRepository
 from tests.conformance.stores import LEASE, free_row, insert, requests, stored_rows
 
@@ -304,7 +305,7 @@ def test_a_file_that_another_program_is_using_is_waited_for_at_the_start(
         other.execute("CREATE TABLE another (text)")
         other.execute(f"BEGIN {lock}")
         other.execute("SELECT * FROM another").fetchall()
-        opened = thread.submit(_Database, str(path), "anyscheduler")
+        opened = thread.submit(SqliteDatabase, str(path), "anyscheduler")
         with pytest.raises(TimeoutError):
             opened.result(0.05).close()
         other.execute("COMMIT")
@@ -317,7 +318,7 @@ def test_eight_connections_can_create_the_table_at_the_same_time(tmp_path: Path)
 
     def create(path: str) -> list[str]:
         barrier.wait()
-        with closing(_Database(path, "anyscheduler")) as database:
+        with closing(SqliteDatabase(path, "anyscheduler")) as database:
             return database.tasks()
 
     with ThreadPoolExecutor(8) as threads:
@@ -329,10 +330,10 @@ def test_eight_connections_can_create_the_table_at_the_same_time(tmp_path: Path)
 def test_eight_processes_can_create_the_table_at_the_same_time(path: Path) -> None:
     program = (
         "import sys\n"
-        "from anyscheduler.sqlite import _Database\n"
+        "from anyscheduler.sqlite.database import SqliteDatabase\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
-        "database = _Database(sys.argv[1], 'anyscheduler')\n"
+        "database = SqliteDatabase(sys.argv[1], 'anyscheduler')\n"
         "print(database.tasks())\n"
         "database.close()\n"
     )
@@ -356,13 +357,13 @@ def test_eight_processes_can_create_the_table_at_the_same_time(path: Path) -> No
 
 
 def test_connections_that_claim_from_threads_never_get_the_same_row(path: Path) -> None:
-    with closing(_Database(str(path), "anyscheduler")) as database:
+    with closing(SqliteDatabase(str(path), "anyscheduler")) as database:
         database.write([Change(f"a:{number:03}", None, free_row(f"a:{number:03}")) for number in range(400)])
     barrier = threading.Barrier(4)
 
     def take(name: int) -> list[str]:
         keys: list[str] = []
-        with closing(_Database(str(path), "anyscheduler")) as database:
+        with closing(SqliteDatabase(str(path), "anyscheduler")) as database:
             barrier.wait()
             while rows := database.claim(requests("a"), 3, NOW, f"{name}.{len(keys)}").rows:
                 keys += [row.key for row in rows]
@@ -378,7 +379,7 @@ def test_connections_that_claim_from_threads_never_get_the_same_row(path: Path) 
 async def test_a_file_that_stays_locked_is_a_repository_error_and_works_again_afterwards(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(anyscheduler.sqlite, "_BUSY_TIMEOUT_SECONDS", 0.02)
+    monkeypatch.setattr(anyscheduler.sqlite.connection, "_BUSY_TIMEOUT_SECONDS", 0.02)
     row = free_row("a")
     async with sqlite_repository(sqlite_database=path) as repository:
         await insert(repository, row)
@@ -411,7 +412,7 @@ async def test_a_short_lock_of_another_program_is_waited_for(path: Path) -> None
 async def test_a_file_that_stays_locked_at_the_start_is_tried_again_until_it_is_free_and_that_is_said_once(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(anyscheduler.sqlite, "_BUSY_TIMEOUT_SECONDS", 0.02)
+    monkeypatch.setattr(anyscheduler.sqlite.connection, "_BUSY_TIMEOUT_SECONDS", 0.02)
     await open_and_close(path)
     with locked(path), anyio.move_on_after(0.5) as patience:
         await open_and_close(path)
@@ -422,7 +423,7 @@ async def test_a_file_that_stays_locked_at_the_start_is_tried_again_until_it_is_
 
 @pytest.mark.anyio
 async def test_a_poll_that_finds_nothing_due_needs_no_write_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(anyscheduler.sqlite, "_BUSY_TIMEOUT_SECONDS", 0.0)
+    monkeypatch.setattr(anyscheduler.sqlite.connection, "_BUSY_TIMEOUT_SECONDS", 0.0)
     async with sqlite_repository(sqlite_database=path) as repository:
         with locked(path):
             assert await repository.claim(requests("a"), 5, NOW, "t1") == Claimed([], None, NOW)
@@ -470,7 +471,7 @@ class Interrupted(Sequence[Change]):
 
 
 def test_whatever_interrupts_a_transaction_it_is_rolled_back_and_the_connection_stays_usable(path: Path) -> None:
-    with closing(_Database(str(path), "anyscheduler")) as database, closing(raw(path)) as other:
+    with closing(SqliteDatabase(str(path), "anyscheduler")) as database, closing(raw(path)) as other:
         with pytest.raises(KeyboardInterrupt):
             database.write(Interrupted(Change("a", None, free_row("a"))))
         # The lock is free for others at once,
@@ -527,7 +528,7 @@ def fill(path: Path, task: str, rows: int, claimable_at: int) -> None:
         )
 
 
-OPERATIONS: dict[str, Callable[[_Database], object]] = {
+OPERATIONS: dict[str, Callable[[SqliteDatabase], object]] = {
     "poll": lambda database: database.claim(requests("idle", "unknown", "crowd"), 10, NOW, "t1"),
     "claim": lambda database: database.claim(requests("due", "idle", "crowd", "unknown"), 10, NOW, "t1"),
     "write": lambda database: database.write(
@@ -547,7 +548,7 @@ OPERATIONS: dict[str, Callable[[_Database], object]] = {
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_no_statement_reads_the_table_or_an_index_from_end_to_end(path: Path, operation: str) -> None:
     statements: list[str] = []
-    with closing(_Database(str(path), "anyscheduler")) as database, closing(raw(path)) as other:
+    with closing(SqliteDatabase(str(path), "anyscheduler")) as database, closing(raw(path)) as other:
         fill(path, "due", 50, 0)
         fill(path, "idle", 1_000, NOW + 1)
         database._connection.set_trace_callback(statements.append)
@@ -566,7 +567,7 @@ def test_no_statement_reads_the_table_or_an_index_from_end_to_end(path: Path, op
     assert [plan for plan in plans if plan.startswith("SCAN") and not plan[5:].startswith(allowed)] == []
 
 
-def steps_of(path: Path, operation: Callable[[_Database], object]) -> int:
+def steps_of(path: Path, operation: Callable[[SqliteDatabase], object]) -> int:
     """Returns how many instructions of SQLite's virtual machine an operation takes."""
     steps = 0
 
@@ -575,7 +576,7 @@ def steps_of(path: Path, operation: Callable[[_Database], object]) -> int:
         steps += 1
         return 0
 
-    with closing(_Database(str(path), "anyscheduler")) as database:
+    with closing(SqliteDatabase(str(path), "anyscheduler")) as database:
         database._connection.set_progress_handler(count, 1)
         operation(database)
         database._connection.set_progress_handler(None, 1)
@@ -586,7 +587,7 @@ def test_no_operation_costs_more_because_of_the_rows_that_it_does_not_concern(tm
     steps: dict[str, list[int]] = {name: [] for name in OPERATIONS}
     for rows in (2_000, 100_000):
         path = tmp_path / f"{rows}.db"
-        _Database(str(path), "anyscheduler").close()
+        SqliteDatabase(str(path), "anyscheduler").close()
         fill(path, "due", 20, 0)
         fill(path, "idle", rows, NOW + 1)  # not due yet
         fill(path, "other", rows, 0)  # overdue, and of a task that nobody here knows
@@ -601,7 +602,7 @@ def test_an_overdue_crowd_makes_a_claim_no_dearer(tmp_path: Path) -> None:
     steps = []
     for rows in (2_000, 100_000):
         path = tmp_path / f"{rows}.db"
-        _Database(str(path), "anyscheduler").close()
+        SqliteDatabase(str(path), "anyscheduler").close()
         fill(path, "due", 20, 0)
         fill(path, "crowd", rows, 0)
         steps.append(steps_of(path, OPERATIONS["claim"]))
@@ -629,7 +630,7 @@ async def test_bodies_that_fill_the_default_threads_do_not_starve_the_store(path
 
 def test_a_claimed_row_is_the_row_that_is_stored(path: Path) -> None:
     row = Row("a", "a", 3, 5, "t0", "{}", "[]")
-    with closing(_Database(str(path), "anyscheduler")) as database:
+    with closing(SqliteDatabase(str(path), "anyscheduler")) as database:
         database.write([Change("a", None, row)])
         claimed = database.claim(requests("a"), 1, NOW, "t1").rows
         assert claimed == [row._replace(claimable_at=NOW + LEASE, token="t1")]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ALL: Final = ("sqlite", "redis", "postgres")
 _DATABASES: Final = {
-    "sqlite": ("anyscheduler.sqlite", "_Database"),
+    "sqlite": ("anyscheduler.sqlite.database", "SqliteDatabase"),
     "redis": ("anyscheduler.redis.database", "RedisDatabase"),
     "postgres": ("anyscheduler.postgres.database", "PostgresDatabase"),
 }
