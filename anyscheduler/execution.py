@@ -56,36 +56,10 @@ async def execute(execution: Execution, context: Context, middlewares: Sequence[
     """
     # Taken from the execution: the context is in the hands of user code, which may set what it likes there.
     task = execution.task
-    reached = cut_off = False
-
-    async def body() -> None:
-        nonlocal reached, cut_off
-        reached = True
-        try:
-            if task.heartbeat:
-                await keep_leased(
-                    context,
-                    lambda: call_body(task.func, context, awaited=task.is_async),
-                    _HEARTBEAT_RATIO,
-                    cancels=task.is_async,
-                )
-            elif task.is_async:
-                await task.func(context)  # type: ignore[misc]  # that is what is_async says
-            else:
-                await call_body(task.func, context, awaited=False)
-        except BaseException:
-            # Whatever it raised on the way out: a clean-up that fails is due to the stop as well.
-            cut_off = is_cancelled()
-            raise
-
-    call: Next = body
-    for middleware in reversed(middlewares):
-        call = _layer(middleware, context, call, task)
-    failure: BaseException | None = None
-    try:
-        await call()
-    except BaseException as error:  # noqa: BLE001  # the docstring's promise
-        failure = error
+    if middlewares:
+        reached, cut_off, failure = await _run_inside(middlewares, task, context)
+    else:
+        reached, (cut_off, failure) = True, await _run_body(task, context)
     # 1. A scope around the execution was cancelled, because the app stops hard, and the body was cut off by that,
     #    whatever the middlewares made of it; or a middleware was.
     # 2. Nothing was raised.
@@ -103,6 +77,49 @@ async def execute(execution: Execution, context: Context, middlewares: Sequence[
     due = from_micros(execution.row.due_at, task.zone).isoformat()
     logger.warning("%s: the execution due at %s failed (%s)", task, due, type(failure).__name__, exc_info=failure)
     return Outcome.FAILED
+
+
+async def _run_body(task: Task, context: Context) -> tuple[bool, BaseException | None]:
+    """Returns whether the body was cut off by the cancellation of a scope around it, and what it has raised."""
+    try:
+        if task.heartbeat:
+            await keep_leased(
+                context,
+                lambda: call_body(task.func, context, awaited=task.is_async),
+                _HEARTBEAT_RATIO,
+                cancels=task.is_async,
+            )
+        elif task.is_async:
+            await task.func(context)  # type: ignore[misc]  # that is what is_async says
+        else:
+            await call_body(task.func, context, awaited=False)
+    except BaseException as error:  # noqa: BLE001  # nothing that a body raises goes further than to its outcome
+        # Whatever it raised on the way out: a clean-up that fails is due to the stop as well.
+        return is_cancelled(), error
+    return False, None
+
+
+async def _run_inside(
+    middlewares: Sequence[Middleware], task: Task, context: Context
+) -> tuple[bool, bool, BaseException | None]:
+    """Returns whether the body was called, whether it was cut off, and what came out of the onion."""
+    reached = cut_off = False
+
+    async def body() -> None:
+        nonlocal reached, cut_off
+        reached = True
+        cut_off, failure = await _run_body(task, context)
+        if failure is not None:
+            raise failure
+
+    call: Next = body
+    for middleware in reversed(middlewares):
+        call = _layer(middleware, context, call, task)
+    try:
+        await call()
+    except BaseException as error:  # noqa: BLE001  # as above
+        return reached, cut_off, error
+    return reached, cut_off, None
 
 
 def _layer(middleware: Middleware, context: Context, inner: Next, task: Task) -> Next:

@@ -66,6 +66,8 @@ class Holder:
         self._reporter = reporter
         self._unwritten: dict[Callable[[], int], None] = {}
         """For each result that is queued or being written, when its lease ends."""
+        self._is_waited_for = False
+        """Whether there was a late one when that was last asked."""
 
     @property
     def has_late_results(self) -> bool:
@@ -75,7 +77,8 @@ class Holder:
         would do so for ever.
         """
         now = self._now()
-        return any(ends() <= now for ends in self._unwritten)
+        self._is_waited_for = any(ends() <= now for ends in self._unwritten)
+        return self._is_waited_for
 
     def release(self, row: Row, worth_until: Callable[[], int] | None = None) -> None:
         """Gives a row back, so that another process can run it now; `worth_until` as in `Entry`, else its lease."""
@@ -272,8 +275,7 @@ class Holder:
 
     def _result_done(self, ends: Callable[[], int], change: Change, applied: bool | None) -> None:
         del self._unwritten[ends]
-        if ends() <= self._now():
-            # Claiming may have waited for it.
+        if self._is_waited_for:
             self._wake_at(AT_ONCE)
         if applied:
             self._wake_for(change)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import anyio
 
@@ -57,11 +57,8 @@ class Entry(NamedTuple):
     announce: bool = False
 
 
-class _Write(NamedTuple):
-    """An entry whose turn has come, and its change."""
-
-    entry: Entry
-    change: Change
+_Write: TypeAlias = tuple[Entry, "Change"]
+"""An entry whose turn has come, and its change. A bare tuple: one is made for every execution."""
 
 
 class Settlement:
@@ -144,7 +141,7 @@ class Settlement:
             if entry.key in batch or entry.key in self._doubtful:
                 later.append(entry)
             else:
-                batch[entry.key] = _Write(entry, entry.work_out(now, token))
+                batch[entry.key] = entry, entry.work_out(now, token)
         queue.extendleft(reversed(later))
         return batch
 
@@ -168,12 +165,12 @@ class Settlement:
             return
         self._backoff.succeeded()
         untried = self._doubtful.keys() - batch.keys()
-        for (key, write), result in zip(batch.items(), applied, strict=True):
+        for (key, (entry, change)), result in zip(batch.items(), applied, strict=True):
             if result is None:
-                self._doubtful[key] = write
+                self._doubtful[key] = entry, change
             else:
                 self._doubtful.pop(key, None)
-                write.entry.done(write.change, result)
+                entry.done(change, result)
         if untried:
             # Their time stays: put off by each write of something else, it would never come.
             return
@@ -196,11 +193,11 @@ class Settlement:
     def _still_worth_it(self, writes: dict[str, _Write]) -> dict[str, _Write]:
         now = self._now()
         kept: dict[str, _Write] = {}
-        for key, write in writes.items():
-            if write.entry.worth_until() > now:
-                kept[key] = write
+        for key, (entry, change) in writes.items():
+            if entry.worth_until() > now:
+                kept[key] = entry, change
             else:
-                write.entry.done(write.change, None)
+                entry.done(change, None)
         return kept
 
 
@@ -210,4 +207,5 @@ def _is_stored(write: _Write, stored: Row | None, now: int) -> bool:
     A row that is gone does not say who has removed it. Until the lease ends nobody else can have settled it; after that
     whoever has claimed it may be executing it.
     """
-    return stored == write.change.row and (stored is not None or write.entry.worth_until() > now)
+    entry, change = write
+    return stored == change.row and (stored is not None or entry.worth_until() > now)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from anyscheduler import options, trigger
 from anyscheduler.clock import LAST_MICROS, check_instant, duration_micros
@@ -31,6 +31,9 @@ SPEC_VERSION: Final = 1
 """The version of the stored spec. A later one also gets other values of `Row.task`, so that claims of this version do
 not even lease its rows."""
 
+
+_REMEMBERED_LENGTH: Final = 1_000
+"""Up to how many characters a text is remembered, with what it says: there are 4,096 of them."""
 
 _GUARANTEES: Final = frozenset(GUARANTEE_OPTIONS)
 
@@ -68,6 +71,24 @@ def dump_spec(template: Task, task: Task) -> str:
     return _encode(spec)
 
 
+class _Spec(NamedTuple):
+    """What a stored text says.
+
+    Attributes:
+        args: The instance's own arguments.
+        guarantees: The guarantee options that it has of its own.
+        trigger: Its trigger; None for a cron, whose `H` fields depend on the name as well.
+        schedule: The cron expression, as it is stored.
+        timezone: The zone of the cron, as it is stored.
+    """
+
+    args: dict[str, Any]
+    guarantees: dict[str, Any]
+    trigger: Trigger | None
+    schedule: object
+    timezone: object
+
+
 def load_spec(template: Task, key: str, text: str) -> Task:
     """Returns the instance that was stored under `key`.
 
@@ -76,20 +97,32 @@ def load_spec(template: Task, key: str, text: str) -> Task:
     Raises:
         ValueError: The row was damaged, or written by a later version of this package.
     """
+    # Arguments are this execution's own, and to read them takes less time than to copy them.
+    is_shared = '"args"' not in text and len(text) <= _REMEMBERED_LENGTH
+    args, guarantees, task_trigger, schedule, timezone = _remembered(text) if is_shared else _read(text)
+    name = options.schedule_name("name", key.partition(":")[2])
+    task = instance_of(template, name, {**args}, guarantees)
+    task.trigger = trigger.cron(schedule, timezone, key) if task_trigger is None else task_trigger
+    return task
+
+
+def _read(text: str) -> _Spec:
     spec = load_object(text)
     version = spec.get("v")
     if type(version) is not int or version != SPEC_VERSION:
         raise ValueError(f"the spec has version {options.shown(version)}, and this release reads {SPEC_VERSION}")
-    own_args = spec.get("args", {})
-    if not isinstance(own_args, dict):
+    args = spec.get("args", {})
+    if not isinstance(args, dict):
         raise ValueError("the arguments are not a JSON object")
     guarantees: dict[str, Any] = {}
     if not _GUARANTEES.isdisjoint(spec):
         guarantees = {option: _load_guarantee(option, spec[option]) for option in _GUARANTEES.intersection(spec)}
-    name = options.schedule_name("name", key.partition(":")[2])
-    task = instance_of(template, name, own_args, guarantees)
-    task.trigger = _load_trigger(spec, key)
-    return task
+    return _Spec(args, guarantees, _load_trigger(spec), spec.get("schedule"), spec.get("timezone"))
+
+
+# One is read for every row that is executed: the same each time that an instance recurs, and one for all those that
+# differ in nothing but their name.
+_remembered = lru_cache(maxsize=4096)(_read)
 
 
 def placeholder(template: Task, key: str) -> Task:
@@ -109,23 +142,17 @@ def _load_guarantee(option: str, value: object) -> object:
             return options.flag(option, value)
 
 
-def _load_trigger(spec: Mapping[str, Any], key: str) -> Trigger:
+def _load_trigger(spec: Mapping[str, Any]) -> Trigger | None:
     if ("schedule" in spec) + ("interval" in spec) + ("execute_at" in spec) > 1:
         raise ValueError("the spec holds more than one of schedule, interval and execute_at")
     if "schedule" in spec:
-        return trigger.cron(spec["schedule"], spec.get("timezone"), key)
+        return None
     if "interval" in spec:
-        return _load_interval(_load_microseconds(spec["interval"]))
+        return trigger.interval(timedelta(microseconds=_load_microseconds(spec["interval"])))
     if "execute_at" in spec:
         check_instant(spec["execute_at"])
         return OnceTrigger(spec["execute_at"])
     raise ValueError("the spec holds no schedule, interval or execute_at")
-
-
-# One is read for every row that is executed.
-@lru_cache(maxsize=1024)
-def _load_interval(microseconds: int) -> IntervalTrigger:
-    return trigger.interval(timedelta(microseconds=microseconds))
 
 
 def _load_microseconds(value: object) -> int:

@@ -17,7 +17,7 @@ from collections import deque
 from contextvars import Context, copy_context
 from itertools import count
 from operator import is_
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -38,12 +38,6 @@ _IN_A_ROW: Final = 16
 """After how many items that is looked at."""
 
 
-class _Queued(NamedTuple, Generic[T]):
-    kind: str
-    item: T
-    name: str
-
-
 class Starter(Generic[T]):
     """Runs items in a task group.
 
@@ -55,7 +49,8 @@ class Starter(Generic[T]):
     def __init__(self, group: TaskGroup, run: Callable[[T], Awaitable[None]]) -> None:
         self._group = group
         self._run = run
-        self._queue: deque[_Queued[T]] = deque()
+        self._queue: deque[tuple[str, T, str]] = deque()
+        """Of each item its kind, itself, and its name. Bare tuples: one is made for every execution."""
         self._waiting_kinds: set[str] = set()
         self._is_coming = False
         """Whether a task is on its way that takes what is queued."""
@@ -76,13 +71,14 @@ class Starter(Generic[T]):
         if waits or kind in self._waiting_kinds:
             self._group.start_soon(self._run_alone, item, name=name)
         else:
-            self._queue.append(_Queued(kind, item, name))
+            self._queue.append((kind, item, name))
             self._send_for_next()
 
     def left(self) -> Iterator[T]:
         """Takes what is queued and will not be run any more, because the task group has ended."""
         while self._queue:
-            yield self._queue.popleft().item
+            _, item, _ = self._queue.popleft()
+            yield item
 
     def _note_wait(self) -> None:
         # Somebody else is running, so whoever was at work and has not ended waits.
