@@ -10,7 +10,6 @@ import sqlite3
 import threading
 import time
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from anyscheduler.errors import ConfigurationError
@@ -39,8 +38,6 @@ def connect(path: str, table: str) -> sqlite3.Connection:
     _create_private(path)
     # autocommit: every transaction begins and ends in plain sight.
     connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
-    # A damaged text must come out as something: raising would fail the claim of every other row with it.
-    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
     try:
         _use_wal(connection)
         # In WAL mode NORMAL survives a killed process; a power cut may take back the last commits, as a whole.

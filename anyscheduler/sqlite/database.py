@@ -14,7 +14,7 @@ from anyscheduler.repository import Claimed, ClaimRequest
 from anyscheduler.sqlite.connection import connect, transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _COLUMNS = ", ".join(Row._fields)
 _AMONG = "rowid IN (SELECT value FROM json_each(?))"
@@ -23,6 +23,8 @@ _TYPES: Final = (str, str, int, int, str, str, str)
 _NOT_A_ROW: Final = "not a row: "
 """How the state begins of a row that could not be read: what stands there is shown, and never written back."""
 _LAST: Final = 2**63 - 1
+_UNREADABLE: Final = "Could not decode to UTF-8"
+"""How the driver's error begins when it has met a text that is none."""
 
 
 def _row(record: Sequence[Any]) -> Row:
@@ -40,8 +42,13 @@ def _row(record: Sequence[Any]) -> Row:
     return Row(key, _text(row.task), 0, until, _text(row.token), "", f"{_NOT_A_ROW}{record}")
 
 
+def _readable(text: bytes) -> str:
+    """Returns something for whatever bytes: raising would fail the claim of every other row with the damaged one."""
+    return text.decode("utf-8", "replace")
+
+
 def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return _readable(value) if isinstance(value, bytes) else str(value)
 
 
 class SqliteDatabase:
@@ -102,9 +109,19 @@ class SqliteDatabase:
             {"tasks": tasks, "now": now, "limit": limit},
         ).fetchone()
         requests, count = due
+        if count == 1:
+            # Nothing has to be shared out then, and the index has them in their order.
+            return self._fetch(
+                f"""
+                SELECT {_COLUMNS}, json_extract(:requests, '$[0][0]'), rowid FROM {self._table}
+                WHERE task = json_extract(:requests, '$[0][1]') AND claimable_at <= :now
+                ORDER BY claimable_at, key LIMIT :limit
+                """,
+                {"requests": requests, "now": now, "limit": limit},
+            )
         share = -(-limit // max(count, 1))
         while True:
-            found = self._connection.execute(
+            found = self._fetch(
                 f"""
                 WITH candidates AS (
                     SELECT stored.rowid AS id, json_extract(request.value, '$[0]') AS request,
@@ -121,7 +138,7 @@ class SqliteDatabase:
                 ORDER BY chosen.turn, chosen.request
                 """,
                 {"requests": requests, "now": now, "share": share, "limit": limit},
-            ).fetchall()
+            )
             if len(found) == limit or share == limit:
                 return found
             share = limit
@@ -172,7 +189,7 @@ class SqliteDatabase:
         return {record[0]: _row(record) for record in self._select_by_key(_COLUMNS, keys)}
 
     def page(self, task: str, after: str, limit: int) -> list[Row]:
-        found = self._connection.execute(
+        found = self._fetch(
             f"""
             SELECT {_COLUMNS} FROM {self._table} WHERE key = :task AND key > :after
             UNION ALL
@@ -184,11 +201,11 @@ class SqliteDatabase:
             """,
             {"task": task, "after": after, "limit": limit},
         )
-        return [_row(record) for record in found.fetchall()]
+        return [_row(record) for record in found]
 
     def tasks(self) -> list[str]:
         # SQLite has no skip scan for DISTINCT; this walks from each value to the next one through the index.
-        found = self._connection.execute(
+        found = self._fetch(
             f"""
             WITH RECURSIVE present(task) AS (
                 SELECT min(task) FROM {self._table}
@@ -198,7 +215,7 @@ class SqliteDatabase:
             ) SELECT task FROM present WHERE task IS NOT NULL
             """
         )
-        return [_text(task) for (task,) in found.fetchall()]
+        return [_text(task) for (task,) in found]
 
     def time(self) -> None:
         pass
@@ -226,7 +243,18 @@ class SqliteDatabase:
         return None if earliest is None else int(earliest)
 
     def _select_by_key(self, columns: str, keys: Sequence[str]) -> list[Any]:
-        return self._connection.execute(
+        return self._fetch(
             f"SELECT {columns} FROM {self._table} WHERE key IN (SELECT value FROM json_each(?))",
             (json.dumps(keys),),
-        ).fetchall()
+        )
+
+    def _fetch(self, statement: str, parameters: Mapping[str, object] | Sequence[object] = ()) -> list[Any]:
+        """Returns the rows that a statement finds; a text that is none, in a damaged file, with signs in the place of what cannot be read."""
+        try:
+            return self._connection.execute(statement, parameters).fetchall()
+        except sqlite3.OperationalError as error:
+            if not str(error).startswith(_UNREADABLE):
+                raise
+            # From now on, since it is still there the next time; it takes a third longer for all the others.
+            self._connection.text_factory = _readable
+            return self._connection.execute(statement, parameters).fetchall()
