@@ -72,6 +72,7 @@ class ListTasksResponse:
 class _Wanted(NamedTuple):
     """An instance that is to be stored."""
 
+    key: str
     template: Task
     task: Task
     spec: str
@@ -88,7 +89,7 @@ class Registry:
         self._now = now
         self._token = new_token
         self._reporter = reporter
-        self._register_gathered = Gathered(self._register_each, key=lambda wanted: wanted.task.key)
+        self._register_gathered = Gathered(self._register_each, key=lambda wanted: wanted.key)
 
     async def register(self, template: Task, task: Task, *, force: bool) -> Row:
         """Stores an instance of `template`, and returns its row.
@@ -104,7 +105,7 @@ class Registry:
             ConfigurationError: Its schedule has no occurrence left.
             RepositoryError: The store failed, or others changed it or kept it locked for seconds.
         """
-        wanted = _Wanted(template, task, dump_spec(template, task), force)
+        wanted = _Wanted(task.key, template, task, dump_spec(template, task), force)
         for attempt in range(_ATTEMPTS):
             await _pause(attempt)
             result = await self._register_gathered(wanted)
@@ -130,7 +131,7 @@ class Registry:
         Raises:
             RepositoryError: The store failed; some may be stored.
         """
-        pending = [_Wanted(template, task, dump_spec(template, task), force) for task in tasks]
+        pending = [_Wanted(task.key, template, task, dump_spec(template, task), force) for task in tasks]
         stored: list[int] = []
         refusals: list[AnySchedulerError] = []
         for attempt in range(_ATTEMPTS):
@@ -142,35 +143,40 @@ class Registry:
             if not pending:
                 break
         else:
-            refusals.append(_contended(*(wanted.task.key for wanted in pending)))
+            refusals.append(_contended(*(wanted.key for wanted in pending)))
         return min(stored, default=None), refusals[0] if refusals else None
 
     async def _register_each(self, wanted: Sequence[_Wanted]) -> list[Row | AnySchedulerError | None]:
         """Stores instances with one read and one write; returns for each its row, or why not, or None to try again."""
-        stored = await self._repository.read([each.task.key for each in wanted])
+        stored = await self._repository.read([each.key for each in wanted])
         results: list[Row | AnySchedulerError | None] = []
         changes: dict[str, Change] = {}
+        # One token serves for all, since they are compared within one schedule only.
+        now, token = self._now(), self._token()
         for each in wanted:
-            key = each.task.key
+            before = stored.get(each.key)
             try:
-                row = self._row_for(each, stored.get(key))
+                row = self._row_for(each, before, now, token)
             except AnySchedulerError as error:
                 results.append(error)
             else:
-                before = stored[key].token if key in stored else None
-                row = row if before is None else row._replace(token=lease.later_token(row.token, before))
+                if before is not None:
+                    row = row._replace(token=lease.later_token(row.token, before.token))
                 results.append(row)
-                changes[key] = Change(key, before, row)
+                changes[each.key] = Change(each.key, None if before is None else before.token, row)
         applied = await self._write(list(changes.values()), announce=True) if changes else []
+        if all(applied):
+            return results
         refused = {key for key, applies in zip(changes, applied, strict=True) if not applies}
-        return [None if each.task.key in refused else result for each, result in zip(wanted, results, strict=True)]
+        return [None if each.key in refused else result for each, result in zip(wanted, results, strict=True)]
 
-    def _row_for(self, wanted: _Wanted, stored: Row | None) -> Row:
-        template, task, spec, force = wanted
-        if stored is not None and not force:
-            self._refuse_locked(task, stored)
-            return self._same_trigger(task, template, stored, spec) or self._first_row(task, spec)
-        return self._first_row(task, spec)
+    def _row_for(self, wanted: _Wanted, stored: Row | None, now: int, token: str) -> Row:
+        if stored is not None and not wanted.force:
+            _refuse_locked(wanted.task, stored, now)
+            row = _same_trigger(wanted, stored, token)
+            if row is not None:
+                return row
+        return _first_row(wanted, now, token)
 
     async def unregister(self, key: str) -> None:
         """Removes a schedule, executing or not; one that is not there is removed already."""
@@ -275,26 +281,6 @@ class Registry:
                     self._reporter.tell(EventKind.SCHEDULED, change.row)
         return applied
 
-    def _refuse_locked(self, task: Task, stored: Row) -> None:
-        until = lease.locked_until(stored, self._now())
-        if until is not None:
-            raise TaskLockedError(str(task), from_micros(clamp(until)))
-
-    def _same_trigger(self, task: Task, template: Task, stored: Row, spec: str) -> Row | None:
-        try:
-            before = load_spec(template, stored.key, stored.spec)
-            lease.decode_state(stored.state)
-        except Exception:  # noqa: BLE001  # a damaged row is healed by registering it anew
-            return None
-        return lease.replace_spec(stored, spec, self._token()) if before.trigger == task.trigger else None
-
-    def _first_row(self, task: Task, spec: str) -> Row:
-        assert task.trigger is not None
-        due = trigger.first_due(task.trigger, self._now())
-        if due is None:
-            raise ConfigurationError(f"task {str(task)!r} is never due again: {trigger.describe(task.trigger)}")
-        return lease.register(task.key, task.column, due, self._token(), spec=spec)
-
     def _first_change(self, task: Task, now: int) -> Change | None:
         assert task.trigger is not None
         due = trigger.first_due(task.trigger, now)
@@ -370,3 +356,27 @@ def _named(names: Collection[str]) -> str:
     """Returns names for a log line, not too many."""
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     return ", ".join(islice(names, _MOST_NAMED)) + more
+
+
+def _refuse_locked(task: Task, stored: Row, now: int) -> None:
+    until = lease.locked_until(stored, now)
+    if until is not None:
+        raise TaskLockedError(str(task), from_micros(clamp(until)))
+
+
+def _same_trigger(wanted: _Wanted, stored: Row, token: str) -> Row | None:
+    try:
+        before = load_spec(wanted.template, stored.key, stored.spec)
+        lease.decode_state(stored.state)
+    except Exception:  # noqa: BLE001  # a damaged row is healed by registering it anew
+        return None
+    return lease.replace_spec(stored, wanted.spec, token) if before.trigger == wanted.task.trigger else None
+
+
+def _first_row(wanted: _Wanted, now: int, token: str) -> Row:
+    task = wanted.task
+    assert task.trigger is not None
+    due = trigger.first_due(task.trigger, now)
+    if due is None:
+        raise ConfigurationError(f"task {str(task)!r} is never due again: {trigger.describe(task.trigger)}")
+    return lease.register(wanted.key, wanted.key.partition(":")[0], due, token, spec=wanted.spec)

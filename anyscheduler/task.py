@@ -243,8 +243,8 @@ def instantiate(template: Task, name: str, given: dict[str, Any], *, size_limit:
     for option in ("name", "task", "force"):
         if option in given:
             options.refuse(option, given[option], "given once for the call, and not for an instance")
-    options.refuse_slips((key for key in given if key not in _INSTANCE_OPTIONS), _INSTANCE_OPTIONS)
     own_args = {key: given[key] for key in given if key not in _INSTANCE_OPTIONS}
+    options.refuse_slips(own_args, _INSTANCE_OPTIONS)
     task = instance_of(template, name, arguments.check(own_args, size_limit), _guarantees(given))
     if given.get("timezone") is not None and all(given.get(key) is None for key in ("schedule", "interval")):
         given = {**given, "schedule": template.schedule}

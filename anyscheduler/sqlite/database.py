@@ -249,7 +249,7 @@ class SqliteDatabase:
         )
 
     def _fetch(self, statement: str, parameters: Mapping[str, object] | Sequence[object] = ()) -> list[Any]:
-        """Returns the rows that a statement finds; a text that is none, in a damaged file, with signs in the place of what cannot be read."""
+        """Returns the records that a statement finds, with signs for what cannot be read of a damaged text."""
         try:
             return self._connection.execute(statement, parameters).fetchall()
         except sqlite3.OperationalError as error:
