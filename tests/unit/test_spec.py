@@ -62,6 +62,37 @@ def test_hashed_fields_are_hashed_on_the_instance_so_that_instances_are_spread()
     assert len(triggers) == 5
 
 
+def test_instances_with_equal_specs_have_their_own_names_hashes_and_guarantees() -> None:
+    parent = template(schedule="H H * * *")
+    spec = dump_spec(parent, instance(parent, "x", lease_duration=SECOND))
+
+    loaded = [load_spec(parent, f"body:{name}", spec) for name in "abcde"]
+
+    assert [task.name for task in loaded] == list("abcde")
+    assert len({task.trigger for task in loaded}) == 5
+    assert {task.lease_duration for task in loaded} == {SECOND}
+
+
+@pytest.mark.parametrize("own", [{}, {"value": [1, {"a": []}]}])
+def test_what_one_execution_does_to_its_arguments_reaches_no_other(own: dict[str, Any]) -> None:
+    parent = template()
+    stored = instance(parent, "x", interval=SECOND, **own)
+    spec = dump_spec(parent, stored)
+
+    first = load_spec(parent, stored.key, spec)
+    first.extra_args["more"] = 1
+    for value in own:
+        first.extra_args[value].append(2)
+
+    assert load_spec(parent, stored.key, spec).extra_args == own
+
+
+def test_a_spec_that_cannot_be_read_cannot_be_read_again_either() -> None:
+    for _ in range(2):
+        with pytest.raises(ValueError, match="version 2"):
+            load_spec(template(), "body:x", '{"v":2,"interval":1000000}')
+
+
 @pytest.mark.parametrize(
     ("inherited", "own"),
     [(1, True), (True, 1), (0, False), (1, 1.0), (1.0, 1), (0.0, -0.0), ([1], [True]), ({"a": 0}, {"a": False})],
