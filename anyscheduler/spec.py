@@ -151,11 +151,16 @@ def _load_trigger(spec: Mapping[str, Any]) -> Trigger | None:
     if "schedule" in spec:
         return None
     if "interval" in spec:
-        return trigger.interval(timedelta(microseconds=_load_microseconds(spec["interval"])))
+        return _load_interval(_load_microseconds(spec["interval"]))
     if "execute_at" in spec:
         check_instant(spec["execute_at"])
         return OnceTrigger(spec["execute_at"])
     raise ValueError("the spec holds no schedule, interval or execute_at")
+
+
+@lru_cache(maxsize=1024)
+def _load_interval(microseconds: int) -> IntervalTrigger:
+    return trigger.interval(timedelta(microseconds=microseconds))
 
 
 def _load_microseconds(value: object) -> int:
