@@ -13,10 +13,9 @@ from unittest import mock
 
 import trio
 
-from anyscheduler import lease, trigger
+from anyscheduler import lease, registry, trigger
 from anyscheduler.holding import Holder
 from anyscheduler.memory import MemoryRepository
-from anyscheduler.registry import Registry
 from anyscheduler.settlement import Settlement
 from anyscheduler.task import ExecutionMode
 from anyscheduler.timekeeper import Timekeeper
@@ -131,8 +130,8 @@ def _started_whatever_the_lease(_real: Any) -> Any:
 
 def _given_up(real: Any) -> Any:
     def still_worth_it(self: Settlement, writes: Any) -> Any:
-        for write in writes.values():
-            write.entry.done(write.change, None)
+        for entry, change in writes.values():
+            entry.done(change, None)
         return real(self, {})
 
     return still_worth_it
@@ -198,7 +197,7 @@ MUTANTS: Final = {
     "postponed": Mutant(
         "scheduling an instance again postpones it",
         frozenset({"registry"}),
-        _replaced(Registry, "_same_trigger", lambda _: lambda *_given: None),
+        _replaced(registry, "_same_trigger", lambda _: lambda *_given: None),
     ),
     "not_given_back": Mutant(
         "at most once, what was committed and could not be started is lost",

@@ -192,8 +192,8 @@ def _no_retry(replace: Replace, _store: str) -> None:
     _real(settlement.Settlement, "_still_worth_it")
 
     def still_worth_it(_self: Any, writes: dict[str, Any]) -> dict[str, Any]:
-        for write in writes.values():
-            write.entry.done(write.change, None)
+        for entry, change in writes.values():
+            entry.done(change, None)
         return {}
 
     replace(settlement.Settlement, "_still_worth_it", still_worth_it)
