@@ -215,14 +215,15 @@ def _no_row_lock(replace: Replace, store: str) -> None:
         return
     database = _database(store)
     real = _real(database, "claim")
-    _real(database, "_transaction")
+    module = import_module(database.__module__)
+    transaction = _real(module, "transaction")
 
     def claim(self: Any, *args: Any) -> Any:
-        self._transaction = nullcontext
+        replace(module, "transaction", lambda _connection: nullcontext())
         try:
             return real(self, *args)
         finally:
-            del self._transaction
+            replace(module, "transaction", transaction)
 
     replace(database, "claim", claim)
 
