@@ -110,7 +110,12 @@ async def _run_inside(
         reached = True
         cut_off, failure = await _run_body(task, context)
         if failure is not None:
-            raise failure
+            # To raise it anew, while a middleware handles something else, would lose what the body was handling.
+            handled = failure.__context__
+            try:
+                raise failure
+            finally:
+                failure.__context__ = handled
 
     call: Next = body
     for middleware in reversed(middlewares):

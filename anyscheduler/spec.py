@@ -100,8 +100,9 @@ def load_spec(template: Task, key: str, text: str) -> Task:
     Raises:
         ValueError: The row was damaged, or written by a later version of this package.
     """
-    # Arguments are this execution's own, and to read them takes less time than to copy them.
-    is_shared = '"args"' not in text and len(text) <= _REMEMBERED_LENGTH
+    # Not what runs once, which would only push out what recurs. Arguments are this execution's own, and to read them takes
+    # less time than to copy them.
+    is_shared = '"execute_at"' not in text and '"args"' not in text and len(text) <= _REMEMBERED_LENGTH
     args, guarantees, task_trigger, schedule, timezone = _remembered(text) if is_shared else _read(text)
     name = options.schedule_name("name", key.partition(":")[2])
     task = instance_of(template, name, {**args}, guarantees)
@@ -124,7 +125,7 @@ def _read(text: str) -> _Spec:
 
 
 # One is read for every row that is executed: the same each time that an instance recurs, and one for all those that
-# differ in nothing but their name.
+# recur alike.
 _remembered = lru_cache(maxsize=4096)(_read)
 
 
