@@ -100,8 +100,8 @@ def load_spec(template: Task, key: str, text: str) -> Task:
     Raises:
         ValueError: The row was damaged, or written by a later version of this package.
     """
-    # Not what runs once, which would only push out what recurs. Arguments are this execution's own, and to read them takes
-    # less time than to copy them.
+    # Not what runs once, which would only push out what recurs. Arguments are this execution's own, and are read sooner
+    # than copied.
     is_shared = '"execute_at"' not in text and '"args"' not in text and len(text) <= _REMEMBERED_LENGTH
     args, guarantees, task_trigger, schedule, timezone = _remembered(text) if is_shared else _read(text)
     name = options.schedule_name("name", key.partition(":")[2])
