@@ -59,7 +59,11 @@ async def execute(execution: Execution, context: Context, middlewares: Sequence[
     if middlewares:
         reached, cut_off, failure = await _run_inside(middlewares, task, context)
     else:
-        reached, (cut_off, failure) = True, await _run_body(task, context)
+        reached, cut_off, failure = True, False, None
+        try:
+            await _run_body(task, context)
+        except BaseException as error:  # noqa: BLE001  # the docstring's promise
+            cut_off, failure = is_cancelled(), error
     # 1. A scope around the execution was cancelled, because the app stops hard, and the body was cut off by that,
     #    whatever the middlewares made of it; or a middleware was.
     # 2. Nothing was raised.
@@ -79,50 +83,42 @@ async def execute(execution: Execution, context: Context, middlewares: Sequence[
     return Outcome.FAILED
 
 
-async def _run_body(task: Task, context: Context) -> tuple[bool, BaseException | None]:
-    """Returns whether the body was cut off by the cancellation of a scope around it, and what it has raised."""
-    try:
-        if task.heartbeat:
-            await keep_leased(
-                context,
-                lambda: call_body(task.func, context, awaited=task.is_async),
-                _HEARTBEAT_RATIO,
-                cancels=task.is_async,
-            )
-        elif task.is_async:
-            await task.func(context)  # type: ignore[misc]  # that is what is_async says
-        else:
-            await call_body(task.func, context, awaited=False)
-    except BaseException as error:  # noqa: BLE001  # nothing that a body raises goes further than to its outcome
-        # Whatever it raised on the way out: a clean-up that fails is due to the stop as well.
-        return is_cancelled(), error
-    return False, None
+async def _run_body(task: Task, context: Context) -> None:
+    if task.heartbeat:
+        await keep_leased(
+            context,
+            lambda: call_body(task.func, context, awaited=task.is_async),
+            _HEARTBEAT_RATIO,
+            cancels=task.is_async,
+        )
+    elif task.is_async:
+        await task.func(context)  # type: ignore[misc]  # that is what is_async says
+    else:
+        await call_body(task.func, context, awaited=False)
 
 
 async def _run_inside(
     middlewares: Sequence[Middleware], task: Task, context: Context
 ) -> tuple[bool, bool, BaseException | None]:
-    """Returns whether the body was called, whether it was cut off, and what came out of the onion."""
+    """Returns whether the body was called, whether a cancelled scope cut it off, and what came out of the onion."""
     reached = cut_off = False
 
     async def body() -> None:
         nonlocal reached, cut_off
         reached = True
-        cut_off, failure = await _run_body(task, context)
-        if failure is not None:
-            # To raise it anew, while a middleware handles something else, would lose what the body was handling.
-            handled = failure.__context__
-            try:
-                raise failure
-            finally:
-                failure.__context__ = handled
+        try:
+            await _run_body(task, context)
+        except BaseException:
+            # Whatever it raised on the way out: a clean-up that fails is due to the stop as well.
+            cut_off = is_cancelled()
+            raise
 
     call: Next = body
     for middleware in reversed(middlewares):
         call = _layer(middleware, context, call, task)
     try:
         await call()
-    except BaseException as error:  # noqa: BLE001  # as above
+    except BaseException as error:  # noqa: BLE001  # the promise of `execute`
         return reached, cut_off, error
     return reached, cut_off, None
 

@@ -250,7 +250,7 @@ def test_what_may_not_be_written_to_is_refused_at_the_start_with_its_path(file_m
     assert "s.db" in str(caught.value)
 
 
-# Only a connection that decodes for itself survives such text: to sqlite3 it is an error of the whole statement.
+# To sqlite3 such text is an error of the whole statement.
 @pytest.mark.parametrize("column", ["spec", "state", "token"])
 @pytest.mark.anyio
 async def test_text_that_is_damaged_in_the_file_is_the_affair_of_its_own_row(path: Path, column: str) -> None:
@@ -267,6 +267,27 @@ async def test_text_that_is_damaged_in_the_file_is_the_affair_of_its_own_row(pat
         ]
         claimed = await repository.claim(requests("a"), 10, NOW, "t1")
         assert [row.key for row in claimed.rows] == (["a:0", "a:1"] if column == "token" else ["a:0"])
+
+
+@pytest.mark.parametrize("operation", ["claim of one task", "claim of two tasks", "write"])
+@pytest.mark.anyio
+async def test_whatever_first_meets_a_damaged_text_goes_on_inside_its_transaction(path: Path, operation: str) -> None:
+    async with sqlite_repository(sqlite_database=path) as repository:
+        await insert(repository, free_row("a:0", 0), free_row("a:1", 1), free_row("b:0", 0))
+        with closing(raw(path)) as other:
+            other.execute("UPDATE anyscheduler SET token = CAST(x'7bff' AS TEXT) WHERE key = 'a:1'")
+
+        if operation == "write":
+            changes = [Change("a:0", "t0", None), Change("a:1", "t0", None)]
+            assert await repository.write(changes) == [True, False]
+        else:
+            tasks = "a" if operation == "claim of one task" else "ab"
+            claimed = await repository.claim(requests(*tasks), 10, NOW, "t1")
+            assert {row.key for row in claimed.rows} >= {"a:0", "a:1"}
+
+        # The transaction has ended, so another connection can write.
+        with closing(raw(path)) as other:
+            other.execute("DELETE FROM anyscheduler WHERE key = 'b:0'")
 
 
 @pytest.mark.anyio
@@ -530,7 +551,7 @@ def fill(path: Path, task: str, rows: int, claimable_at: int) -> None:
 
 OPERATIONS: dict[str, Callable[[SqliteDatabase], object]] = {
     "poll": lambda database: database.claim(requests("idle", "unknown", "crowd"), 10, NOW, "t1"),
-    "claim": lambda database: database.claim(requests("due", "idle", "crowd", "unknown"), 10, NOW, "t1"),
+    "claim": lambda database: database.claim(requests("due", "also", "idle", "crowd", "unknown"), 10, NOW, "t1"),
     "write": lambda database: database.write(
         [
             Change("new", None, free_row("new")),
@@ -550,6 +571,7 @@ def test_no_statement_reads_the_table_or_an_index_from_end_to_end(path: Path, op
     statements: list[str] = []
     with closing(SqliteDatabase(str(path), "anyscheduler")) as database, closing(raw(path)) as other:
         fill(path, "due", 50, 0)
+        fill(path, "also", 50, 0)  # what is due of two tasks is shared out
         fill(path, "idle", 1_000, NOW + 1)
         database._connection.set_trace_callback(statements.append)
         OPERATIONS[operation](database)
@@ -589,6 +611,7 @@ def test_no_operation_costs_more_because_of_the_rows_that_it_does_not_concern(tm
         path = tmp_path / f"{rows}.db"
         SqliteDatabase(str(path), "anyscheduler").close()
         fill(path, "due", 20, 0)
+        fill(path, "also", 20, 0)
         fill(path, "idle", rows, NOW + 1)  # not due yet
         fill(path, "other", rows, 0)  # overdue, and of a task that nobody here knows
         for name, operation in OPERATIONS.items():

@@ -72,6 +72,35 @@ async def test_not_calling_next_skips_the_body_settles_the_occurrence_and_is_log
 
 
 @virtual
+async def test_an_exception_reaches_a_middleware_with_what_the_body_was_handling() -> None:
+    app = virtual_app()
+    caught: list[BaseException] = []
+
+    @app.middleware
+    async def fall_back(context: Context, next: Next) -> None:
+        try:
+            _ = {}["not in the cache"]
+        except LookupError:
+            try:
+                await next()
+            except ValueError as error:
+                caught.append(error)
+
+    @app.task(interval=timedelta(seconds=100))
+    async def body(context: Context) -> None:
+        try:
+            _ = [][0]
+        except IndexError:
+            int("not a number")
+
+    await run_for(app, 101)
+
+    [error] = caught
+    assert isinstance(error.__context__, IndexError)
+    assert isinstance(error.__context__.__context__, KeyError)
+
+
+@virtual
 async def test_a_second_next_is_an_error_raised_in_the_middleware_that_called_it() -> None:
     app = virtual_app()
     events: list[object] = []
