@@ -79,24 +79,24 @@ async def test_an_exception_reaches_a_middleware_with_what_the_body_was_handling
     @app.middleware
     async def fall_back(context: Context, next: Next) -> None:
         try:
-            _ = {}["not in the cache"]
+            {"a": 1}.pop("b")
         except LookupError:
             try:
                 await next()
-            except ValueError as error:
+            except KeyError as error:
                 caught.append(error)
 
     @app.task(interval=timedelta(seconds=100))
     async def body(context: Context) -> None:
         try:
-            _ = [][0]
-        except IndexError:
-            int("not a number")
+            [1].index(2)
+        except ValueError:
+            {"a": 1}.pop("c")
 
     await run_for(app, 101)
 
     [error] = caught
-    assert isinstance(error.__context__, IndexError)
+    assert isinstance(error.__context__, ValueError)
     assert isinstance(error.__context__.__context__, KeyError)
 
 
