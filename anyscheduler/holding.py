@@ -16,7 +16,7 @@ from anyscheduler.errors import LeaseLostError
 from anyscheduler.events import EventKind
 from anyscheduler.execution import Outcome
 from anyscheduler.logs import get_logger
-from anyscheduler.settlement import Entry, Settlement
+from anyscheduler.settlement import Entry, Pending, Settlement
 from anyscheduler.task import ExecutionMode, FailureMode, Task, display_name
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ class Holder:
         self._token = new_token
         self._wake_at = wake_at
         self._reporter = reporter
-        self._unwritten: dict[Callable[[], int], None] = {}
-        """For each result that is queued or being written, when its lease ends."""
+        self._unwritten: dict[_Result, None] = {}
+        """What is queued or being written of executions that have ended, and of rows that were not started."""
         self._is_waited_for = False
         """Whether there was a late one when that was last asked."""
 
@@ -77,12 +77,12 @@ class Holder:
         would do so for ever.
         """
         now = self._now()
-        self._is_waited_for = any(ends() <= now for ends in self._unwritten)
+        self._is_waited_for = any(result.worth_until() <= now for result in self._unwritten)
         return self._is_waited_for
 
-    def release(self, row: Row, worth_until: Callable[[], int] | None = None) -> None:
-        """Gives a row back, so that another process can run it now; `worth_until` as in `Entry`, else its lease."""
-        self._submit(row, lambda _now, token: lease.release(row, row.due_at, token), worth_until, announce=True)
+    def release(self, row: Row, execution: Execution | None = None) -> None:
+        """Gives a row back, so that another process can run it now; with the execution, if there is one."""
+        self._submit(row, lambda _now, token: lease.release(row, row.due_at, token), execution, announce=True)
 
     def first_write(self, task: Task, row: Row) -> Callable[[int, str], Change] | None:
         """Returns how to work out what must be in the store before the body may start; None if nothing must.
@@ -199,7 +199,7 @@ class Holder:
             done(applied)
 
         row = execution.row
-        self._queue(row, Entry(row.key, work_out, _lease_of(execution), note))
+        self._queue(row, Entry(row.key, work_out, lambda: execution.row.claimable_at, note))
 
     def settle(self, execution: Execution, outcome: Outcome) -> None:
         """Queues what the outcome means for the stored schedule.
@@ -213,23 +213,22 @@ class Holder:
         task, row = execution.task, execution.row
         if task.execution_mode is ExecutionMode.AT_MOST_ONCE:
             return
-        # An extension may be on its way still.
-        until = _lease_of(execution)
         match outcome:
             case Outcome.SUCCEEDED | Outcome.SKIPPED:
-                self._submit(row, partial(self._commit_or_set_aside, task, row), until)
+                self._submit(row, None, execution)
             case Outcome.FAILED:
                 match task.failure_mode:
                     case FailureMode.COMMIT:
-                        self._submit(row, partial(self._commit_or_set_aside, task, row), until)
+                        self._submit(row, None, execution)
                     case FailureMode.UNLOCK:
-                        self._submit(row, lambda now, token: lease.release(row, now + self._retry_after, token), until)
+                        retry_after = self._retry_after
+                        self._submit(row, lambda now, token: lease.release(row, now + retry_after, token), execution)
                     case FailureMode.NONE:
                         pass
                     case _:
                         assert_never(task.failure_mode)
             case Outcome.CANCELLED:
-                self.release(row, until)
+                self.release(row, execution)
             case Outcome.ABANDONED:
                 logger.warning("%s: its thread cannot be stopped; it stays leased until that runs out", task)
             case Outcome.LEASE_LOST:
@@ -243,17 +242,18 @@ class Holder:
 
     def _submit(
         self,
-        held: Row,
-        work_out: Callable[[int, str], Change],
-        worth_until: Callable[[], int] | None = None,
+        row: Row,
+        work_out: Callable[[int, str], Change] | None,
+        execution: Execution | None = None,
         *,
         announce: bool = False,
     ) -> None:
-        ends = worth_until or (lambda: held.claimable_at)
-        self._unwritten[ends] = None
-        self._queue(held, Entry(held.key, work_out, ends, partial(self._result_done, ends), announce))
+        result = _Result(self, row, work_out, execution, announce)
+        self._unwritten[result] = None
+        self._queue(row, result)
 
-    def _commit_or_set_aside(self, task: Task, row: Row, now: int, token: str) -> Change:
+    def commit_or_set_aside(self, task: Task, row: Row, now: int, token: str) -> Change:
+        """Returns the change to the next occurrence, or the one that keeps the row away if there is no telling."""
         try:
             return self._commit(task, row, now, token)
         except Exception as error:  # noqa: BLE001  # the row's own affair again; here the trigger can have raised
@@ -270,11 +270,12 @@ class Holder:
                 self._reporter.tell(EventKind.SKIPPED, row._replace(due_at=first), until=due)
         return lease.commit(row, due, token)
 
-    def _queue(self, held: Row, entry: Entry) -> None:
+    def _queue(self, held: Row, entry: Pending) -> None:
         self._settlement.submit(entry if self._reporter is None else _reported(self._reporter, held, entry))
 
-    def _result_done(self, ends: Callable[[], int], change: Change, applied: bool | None) -> None:
-        del self._unwritten[ends]
+    def result_done(self, result: _Result, change: Change, applied: bool | None) -> None:
+        """Takes note of what the store has made of a result."""
+        del self._unwritten[result]
         if self._is_waited_for:
             self._wake_at(AT_ONCE)
         if applied:
@@ -291,7 +292,52 @@ class Holder:
             self._wake_at(change.row.claimable_at)
 
 
-def _reported(reporter: Reporter, held: Row, entry: Entry) -> Entry:
+class _Result:
+    """What settles a held row, as a `Pending`; without functions of its own, since each execution makes one.
+
+    Args:
+        holder: Works out the next occurrence, and is told what came of it.
+        row: What is settled.
+        work_out: As in `Pending`; None for the next occurrence.
+        execution: What has ended. An extension of its lease may be on its way still; None for a row that was not
+            started, whose lease is the claim's.
+        announce: As in `Pending`.
+    """
+
+    __slots__ = ("_execution", "_holder", "_row", "_work_out", "announce", "key")
+
+    def __init__(
+        self,
+        holder: Holder,
+        row: Row,
+        work_out: Callable[[int, str], Change] | None,
+        execution: Execution | None,
+        announce: bool,
+    ) -> None:
+        self.key = row.key
+        self.announce = announce
+        self._holder = holder
+        self._row = row
+        self._work_out = work_out
+        self._execution = execution
+
+    def work_out(self, now: int, token: str) -> Change:
+        """See `Pending.work_out`."""
+        if self._work_out is not None:
+            return self._work_out(now, token)
+        assert self._execution is not None
+        return self._holder.commit_or_set_aside(self._execution.task, self._row, now, token)
+
+    def worth_until(self) -> int:
+        """See `Pending.worth_until`."""
+        return (self._row if self._execution is None else self._execution.row).claimable_at
+
+    def done(self, change: Change, applied: bool | None) -> None:
+        """See `Pending.done`."""
+        self._holder.result_done(self, change, applied)
+
+
+def _reported(reporter: Reporter, held: Row, entry: Pending) -> Entry:
     """Returns the entry as one that tells when it is written, and what came of that."""
 
     def work_out(now: int, token: str) -> Change:
@@ -303,11 +349,7 @@ def _reported(reporter: Reporter, held: Row, entry: Entry) -> Entry:
         reporter.answered(held, change, applied)
         entry.done(change, applied)
 
-    return entry._replace(work_out=work_out, done=done)
-
-
-def _lease_of(execution: Execution) -> Callable[[], int]:
-    return lambda: execution.row.claimable_at
+    return Entry(entry.key, work_out, entry.worth_until, done, entry.announce)
 
 
 def _extend(task: Task, row: Row, now: int, _token: str) -> Change:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import anyio
 
@@ -36,19 +36,41 @@ _MOST_AGAIN = 2.0
 """After how many seconds, doubling from the first, what could not be written beside the rest is tried again."""
 
 
-class Entry(NamedTuple):
-    """A change that waits to be written.
+class Pending(Protocol):
+    """A change that waits to be written."""
 
-    Attributes:
-        key: What it changes.
-        work_out: Returns the change; called once, with the time in microseconds since the epoch and a new token. It
-            must not raise.
-        worth_until: Returns the end of the lease it settles, in microseconds since the epoch, which an extension that
-            is written before it moves. A write that fails is repeated until then; afterwards somebody else may have the
-            occurrence, and the change is given up.
-        done: Called once with the change and whether it applied; with None if it was given up.
-        announce: Whether other processes should learn of it at once.
-    """
+    @property
+    def key(self) -> str:
+        """What it changes."""
+        ...
+
+    @property
+    def announce(self) -> bool:
+        """Whether other processes should learn of it at once."""
+        ...
+
+    def work_out(self, now: int, token: str, /) -> Change:
+        """Returns the change; called once, with the time in microseconds since the epoch and a new token.
+
+        It must not raise.
+        """
+        ...
+
+    def worth_until(self) -> int:
+        """Returns the end of the lease it settles, in microseconds since the epoch.
+
+        An extension that is written before it moves that. A write that fails is repeated until then; afterwards
+        somebody else may have the occurrence, and the change is given up.
+        """
+        ...
+
+    def done(self, change: Change, applied: bool | None, /) -> None:
+        """Takes note of whether the change applied; None if it was given up. Called once."""
+        ...
+
+
+class Entry(NamedTuple):
+    """A `Pending` that is put together of functions."""
 
     key: str
     work_out: Callable[[int, str], Change]
@@ -57,8 +79,8 @@ class Entry(NamedTuple):
     announce: bool = False
 
 
-_Write: TypeAlias = tuple[Entry, "Change"]
-"""An entry whose turn has come, and its change. A bare tuple: one is made for every execution."""
+_Write: TypeAlias = tuple[Pending, "Change"]
+"""What waited until its turn had come, and its change. A bare tuple: one is made for every execution."""
 
 
 class Settlement:
@@ -70,7 +92,7 @@ class Settlement:
         self._repository = repository
         self._now = now
         self._token = new_token
-        self._queue: deque[Entry] = deque()
+        self._queue: deque[Pending] = deque()
         self._doubtful: dict[str, _Write] = {}
         """What was tried, and may or may not have been applied."""
         self._again_after = 0.0
@@ -89,7 +111,7 @@ class Settlement:
         """Whether everything that was queued is written."""
         return not (self._queue or self._doubtful or self._writing)
 
-    def submit(self, entry: Entry) -> None:
+    def submit(self, entry: Pending) -> None:
         """Queues a change. Changes to one key are written in the order in which they came."""
         self._queue.append(entry)
         if not self._held_back:
@@ -132,7 +154,7 @@ class Settlement:
         if anyio.current_time() >= self._again_at:
             self._doubtful = self._still_worth_it(self._doubtful)
             batch.update(self._doubtful)
-        later: list[Entry] = []
+        later: list[Pending] = []
         queue = self._queue
         now, token = self._now(), self._token()
         while queue and len(batch) < _BATCH:

@@ -6,6 +6,7 @@ Knows: tasks, triggers, JSON. Must not know: stores, leases, the event loop.
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -34,6 +35,9 @@ not even lease its rows."""
 
 _REMEMBERED_LENGTH: Final = 1_000
 """Up to how many characters a text is remembered, with what it says: there are 4,096 of them."""
+
+_ONCE: Final = re.compile(rf'{{"v":{SPEC_VERSION},"execute_at":([1-9][0-9]{{0,17}})}}')
+"""What most once-offs are stored as, which is read four times as fast without a parser."""
 
 _GUARANTEES: Final = frozenset(GUARANTEE_OPTIONS)
 
@@ -100,11 +104,17 @@ def load_spec(template: Task, key: str, text: str) -> Task:
     Raises:
         ValueError: The row was damaged, or written by a later version of this package.
     """
+    if type(text) is not str:
+        raise ValueError("it is not text")
+    name = options.schedule_name("name", key.partition(":")[2])
+    if once := _ONCE.fullmatch(text):
+        task = instance_of(template, name, {}, {})
+        task.trigger = _load_once(int(once[1]))
+        return task
     # Not what runs once, which would only push out what recurs. Arguments are this execution's own, and are read sooner
     # than copied.
     is_shared = '"execute_at"' not in text and '"args"' not in text and len(text) <= _REMEMBERED_LENGTH
     args, guarantees, task_trigger, schedule, timezone = _remembered(text) if is_shared else _read(text)
-    name = options.schedule_name("name", key.partition(":")[2])
     task = instance_of(template, name, {**args}, guarantees)
     task.trigger = trigger.cron(schedule, timezone, key) if task_trigger is None else task_trigger
     return task
@@ -154,9 +164,13 @@ def _load_trigger(spec: Mapping[str, Any]) -> Trigger | None:
     if "interval" in spec:
         return _load_interval(_load_microseconds(spec["interval"]))
     if "execute_at" in spec:
-        check_instant(spec["execute_at"])
-        return OnceTrigger(spec["execute_at"])
+        return _load_once(spec["execute_at"])
     raise ValueError("the spec holds no schedule, interval or execute_at")
+
+
+def _load_once(micros: int) -> OnceTrigger:
+    check_instant(micros)
+    return OnceTrigger(micros)
 
 
 @lru_cache(maxsize=1024)

@@ -109,7 +109,7 @@ def _advanced_after_the_start() -> AbstractContextManager[object]:
 
     def settle(self: Holder, execution: Any, outcome: Any) -> None:
         if execution.task.execution_mode is ExecutionMode.AT_MOST_ONCE:
-            self._submit(execution.row, partial(self._commit_or_set_aside, execution.task, execution.row))
+            self._submit(execution.row, None, execution)
         else:
             real(self, execution, outcome)
 
