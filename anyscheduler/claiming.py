@@ -79,7 +79,8 @@ class Claimer:
         if now is None:
             self._now.learn(claimed.now, asked)
         is_complete = len(claimed.rows) < limit and len(requests) == len(self._requests)
-        self._reach = self._pass_on(requests, claimed) if len(claimed.rows) == limit else None
+        was_cut_off = len(claimed.rows) == limit and len(self._requests) > 1
+        self._reach = self._pass_on(requests, claimed) if was_cut_off else None
         return Answer(claimed, is_complete)
 
     def hurry(self, seconds: float) -> None:
