@@ -32,9 +32,6 @@ if ARGV[3] == '' then
   now = time[1] * 1000000 + time[2]
   now_text = string.format('%.0f', now)
   now = math.min(now, tonumber(ARGV[7]) or now)
-  for request = 1, requests do
-    ends[request] = string.format('%.0f', now + ends[request])
-  end
 else
   now = tonumber(ARGV[3])
   now_text = ARGV[3]
@@ -43,11 +40,22 @@ else
   end
 end
 
+-- Returns how a row begins that is leased to the request, and its score. Most requests have the same lease.
+local heads, scores = {}, {}
+local function leased(request)
+  local lease = ends[request]
+  if not heads[lease] then
+    local text = ARGV[3] == '' and string.format('%.0f', now + lease) or lease
+    heads[lease], scores[lease] = '[' .. text .. ',', score_of(text)
+  end
+  return heads[lease], scores[lease]
+end
+
 -- Returns the token that takes the place of a stored one that begins with `time`, with its quotes, in step with
 -- `lease.later_token`.
 local drawn_time = string.sub(token, 2, 16)
 local function later_token(time)
-  if not time or time < drawn_time or not string.find(time .. drawn_time, '^' .. string.rep('[0-9a-f]', 30) .. '$') then
+  if time < drawn_time or not string.find(time .. drawn_time, '^' .. string.rep('[0-9a-f]', 30) .. '$') then
     return token
   end
   return '"' .. string.format('%015x', tonumber(time, 16) + 1) .. string.sub(token, 17)
@@ -84,38 +92,41 @@ local function note_next(request, score, key)
 end
 
 local healed = 0
+-- The rows that are due: their keys, what stands behind their tokens, and the times in these. For each request, which of
+-- them are its own, in their order.
+local row_keys, rests, times = {}, {}, {}
 local queues = {}
 local now_score = string.format('%.0f', now)
 
 -- Appends a row that is due, as the index says, to its request's queue; mends the index if the row says otherwise.
 local function take(request, key, value)
-  local queue, due = queues[request], due_of(request)
   local claimable_at, behind
   if value then
     claimable_at, behind = head_of(value)
   end
   if not value then
     -- An entry without its row, such as the eviction of a key leaves behind.
-    redis.call('ZREM', due, key)
+    redis.call('ZREM', due_of(request), key)
     on_index('ZREM', keys_of(request), key)
     healed = healed + 1
   elseif claimable_at and tonumber(claimable_at) > now then
     -- Listed too early: the row may be under somebody's lease.
-    redis.call('ZADD', due, score_of(claimable_at), key)
+    redis.call('ZADD', due_of(request), score_of(claimable_at), key)
     healed = healed + 1
   else
     -- What is no row gets a head all the same, by which it can be released; none of its text is lost.
     local _, last = string.find(value, '",', behind or #value, true)
-    local size = #queue.keys + 1
-    queue.keys[size], queue.rests[size] = key, last and string.sub(value, last + 1) or value
-    queue.times[size] = behind and string.sub(value, behind, behind + 14)
+    local row, queue = #row_keys + 1, queues[request]
+    row_keys[row], rests[row] = key, last and string.sub(value, last + 1) or value
+    times[row] = behind and string.sub(value, behind, behind + 14) or ''
+    queue[#queue + 1] = row
   end
 end
 
 -- Appends up to `count` more due rows of the request to its queue; returns whether there may be still more.
 local function fetch(request, count)
   local found =
-    redis.call('ZRANGEBYSCORE', due_of(request), '-inf', now_score, 'LIMIT', #queues[request].keys, count)
+    redis.call('ZRANGEBYSCORE', due_of(request), '-inf', now_score, 'LIMIT', #queues[request], count)
   if #found == 0 then
     return false
   end
@@ -128,7 +139,8 @@ end
 
 -- Who has something due gets an even share of what is still to be claimed, and again, until nobody has more. Those with
 -- one due row, as static tasks have, are read together.
-local served, active, single = {}, {}, {}
+local served, active = {}, {}
+local single, second_scores, second_keys = {}, {}, {} -- the key of the only due row, and the row behind it
 local singles = {}
 local spare = {} -- what is due and comes behind the limit
 for request = 1, requests do
@@ -137,11 +149,11 @@ for request = 1, requests do
     spare[#spare + 1] = { request, score, key }
   elseif score and score <= now then
     served[#served + 1] = request
-    queues[request] = { keys = {}, rests = {}, times = {} }
+    queues[request] = {}
     if second and second <= now then
       active[#active + 1] = request
     else
-      single[request] = { key = key, second = second, second_key = second_key }
+      single[request], second_scores[request], second_keys[request] = key, second, second_key
       local name = rows_of(request)
       singles[name] = singles[name] or {}
       table.insert(singles[name], request)
@@ -154,7 +166,7 @@ for name, own in pairs(singles) do
   for begin = 1, #own, CHUNK do
     local keys = {}
     for place = begin, math.min(begin + CHUNK - 1, #own) do
-      keys[#keys + 1] = single[own[place]].key
+      keys[#keys + 1] = single[own[place]]
     end
     local values = redis.call('HMGET', name, unpack(keys))
     for place, key in ipairs(keys) do
@@ -162,39 +174,27 @@ for name, own in pairs(singles) do
     end
   end
 end
-local found = 0
-for _, request in ipairs(served) do
-  found = found + #queues[request].keys
-end
-while found < limit and #active > 0 and healed < HEALED do
-  local share = math.min(math.ceil((limit - found) / #active), CHUNK)
+while #row_keys < limit and #active > 0 and healed < HEALED do
+  local share = math.min(math.ceil((limit - #row_keys) / #active), CHUNK)
   local more = {}
   for _, request in ipairs(active) do
-    local before = #queues[request].keys
     if fetch(request, share) then
       more[#more + 1] = request
     end
-    found = found + #queues[request].keys - before
   end
   active = more
 end
 -- Where entries were without rows there is room for others.
 local first_spare = 1
-while found < limit and first_spare <= #spare and healed < HEALED do
+while #row_keys < limit and first_spare <= #spare and healed < HEALED do
   local request = spare[first_spare][1]
   first_spare = first_spare + 1
   served[#served + 1] = request
-  queues[request] = { keys = {}, rests = {}, times = {} }
+  queues[request] = {}
   fetch(request, 1)
-  found = found + #queues[request].keys
 end
 for place = first_spare, #spare do
   note_next(unpack(spare[place]))
-end
-local heads, scores = {}, {}
-for _, request in ipairs(served) do
-  heads[request] = '[' .. ends[request] .. ','
-  scores[request] = score_of(ends[request])
 end
 
 -- One of each, then a second one of each, and so on. What is written is gathered by the key it belongs to.
@@ -223,11 +223,16 @@ while count < limit and #remaining > 0 do
   local kept = 0
   for place = 1, #remaining do
     local request = remaining[place]
-    local key = queues[request].keys[turn]
-    if key and count < limit then
-      local text = heads[request] .. later_token(queues[request].times[turn]) .. ',' .. queues[request].rests[turn]
+    local row = queues[request][turn]
+    if row and count < limit then
+      local head, score = leased(request)
+      local key, text = row_keys[row], head .. later_token(times[row]) .. ',' .. rests[row]
       gather('HSET', rows_of(request), key, text)
-      gather('ZADD', due_of(request), scores[request], key)
+      if single[request] then
+        redis.call('ZADD', due_of(request), score, key)
+      else
+        gather('ZADD', due_of(request), score, key)
+      end
       count = count + 1
       keys[count], lengths[count], texts[count] = key, #text, text
       kept = kept + 1
@@ -244,10 +249,10 @@ for _, arguments in pairs(writes) do
 end
 
 for _, request in ipairs(served) do
-  local one = single[request]
-  if one and #queues[request].keys == 1 then
-    note_next(request, tonumber(scores[request]), one.key)
-    note_next(request, one.second, one.second_key)
+  if single[request] and #queues[request] == 1 then
+    local _, score = leased(request)
+    note_next(request, tonumber(score), single[request])
+    note_next(request, second_scores[request], second_keys[request])
   else
     note_next(request, first_of(request))
   end
