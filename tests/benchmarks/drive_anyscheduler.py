@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import pkgutil
 import random
 import time
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
@@ -18,6 +20,10 @@ from tests.benchmarks import measuring
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from anyscheduler.repository import Claimed, Repository
 
 # By name, so that only the driver that is needed is imported.
 REPOSITORIES = {
@@ -246,7 +252,44 @@ async def lateness(app: Scheduler, given: argparse.Namespace) -> dict[str, objec
         group.start_soon(running.run)
         await anyio.sleep(window.remaining())
         running.shutdown()
-    return window.result()
+    return {**window.result(), "answers": Answers.received}
+
+
+class Answers:
+    """A store as it is, that notes when each claim with rows is answered.
+
+    Args:
+        repository: The store.
+    """
+
+    received: Final[list[float]] = []
+    """When, in seconds since the epoch."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._repository, name)
+
+    async def claim(self, *asked: Any) -> Claimed:
+        claimed = await self._repository.claim(*asked)
+        if claimed.rows:
+            self.received.append(time.time())
+        return claimed
+
+
+def noted(
+    factory: Callable[..., AbstractAsyncContextManager[Repository]],
+) -> Callable[..., AbstractAsyncContextManager[Answers]]:
+    """Returns a factory with the same options, whose store notes answers."""
+
+    @functools.wraps(factory)
+    @asynccontextmanager
+    async def open_noted(**options: Any) -> AsyncIterator[Answers]:
+        async with factory(**options) as repository:
+            yield Answers(repository)
+
+    return open_noted
 
 
 async def woken(app: Scheduler, given: argparse.Namespace) -> dict[str, object]:
@@ -300,7 +343,8 @@ MEASUREMENTS = {
 def main(given: argparse.Namespace) -> None:
     """Runs the measurement on the store and the event loop that were asked for."""
     repository, option = REPOSITORIES[given.store]
-    options: dict[str, Any] = {"repository_factory": pkgutil.resolve_name(repository)}
+    factory = pkgutil.resolve_name(repository)
+    options: dict[str, Any] = {"repository_factory": noted(factory) if given.measurement == "lateness" else factory}
     if option is not None:
         options[option] = given.url
     if given.tuned:

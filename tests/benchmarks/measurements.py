@@ -5,6 +5,7 @@ Knows: the drivers and their reports. Must not know: who is compared with whom, 
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import time
@@ -153,7 +154,14 @@ def tick(stores: Stores, store: Store, workers: Sequence[System], count: int, se
         begin = time.time() + 0.5 + 0.5 * len(workers) + count / 500
         asked = ("--begin", str(begin), "--seconds", str(seconds))
         reports = run(place, [worker.driver("lateness", store, count, *asked) for worker in workers])
-    return _ticked([report["starts"] for report in reports], count * seconds)
+    ticked = _ticked([report["starts"] for report in reports], count * seconds)
+    answers = sorted(at for report in reports for at in report.get("answers", ()))
+    if not answers or len(workers) > 1:
+        return ticked
+    # Of each second the first one: those that share a second are claimed together, or one claim after the other.
+    due = sorted({due_at for report in reports for _, due_at, _ in report["starts"]})
+    waits = [min((at for at in answers if at >= due_at), default=math.inf) - due_at for due_at in due]
+    return {**ticked, "answered": statistics.median(waits) * 1e3}
 
 
 def _ticked(starts: Sequence[Sequence[Any]], due: int) -> Values:

@@ -27,6 +27,7 @@ def lateness(setting: Setting) -> Group:
     figures = (
         Figure("p50", "start lateness of 100 one-second tasks, ms, p50", ",.2f"),
         Figure("p99", "start lateness of 100 one-second tasks, ms, p99", ",.2f"),
+        Figure("answered", "of which until the claim was answered, ms, p50", ",.2f"),
     )
     return Group("lateness", cases, figures, setting.rounds)
 
@@ -98,9 +99,12 @@ def keep_up(setting: Setting) -> Group:
         if store in SERVERS
     ]
     for store in setting.chosen:
-        alone = partial(tick, setting.stores, store, [ours("asyncio")], count, seconds)
         limits = {**targets, "p99": [Target("<=", KEPT_UP_ALONE[store], unit=" ms")]}
+        alone = partial(tick, setting.stores, store, [ours("asyncio")], count, seconds)
         cases.append(Case(OURS, f"{STORES[store]}, asyncio", alone, targets=limits))
+        if store in SERVERS:
+            tuned = partial(tick, setting.stores, store, [ours("asyncio", "--tuned")], count, seconds)
+            cases.append(Case(OURS, f"{STORES[store]}, uvloop, tuned", tuned, targets=limits))
     what = f"{count:,} one-second tasks for {seconds} s"
     figures = (
         Figure("p50", f"{what}: start lateness, ms, p50", ",.2f"),
