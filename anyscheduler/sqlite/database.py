@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from anyscheduler.lease import Change, Row, later_token
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _COLUMNS = ", ".join(Row._fields)
+_STORED_COLUMNS = ", ".join(f"stored.{field}" for field in Row._fields)
 _AMONG = "rowid IN (SELECT value FROM json_each(?))"
 
 _TYPES: Final = (str, str, int, int, str, str, str)
@@ -69,13 +71,14 @@ class SqliteDatabase:
         not_after: int | None = None,  # noqa: ARG002  # it goes by the clock of this machine
     ) -> Claimed:
         assert now is not None, "there is no clock of its own"
-        tasks = json.dumps([task for task, _ in requests])
+        names = [task for task, _ in requests]
+        tasks = json.dumps(names)
         # Outside the transaction first: a poll that finds nothing due leaves the write lock to others.
         earliest = self._earliest(tasks)
         if earliest is None or earliest > now:
             return Claimed([], earliest, now)
         with transaction(self._connection):
-            found = self._due(tasks, limit, now)
+            found = self._due(names, limit, now)
             rows = [
                 _row((key, task, due_at, now + requests[request].lease, later_token(token, _text(stored)), spec, state))
                 for key, task, due_at, _, stored, spec, state, request, _ in found
@@ -91,35 +94,56 @@ class SqliteDatabase:
                 )
             return Claimed(rows, self._earliest(tasks), now)
 
-    def _due(self, tasks: str, limit: int, now: int) -> list[Any]:
+    def _due(self, names: Sequence[str], limit: int, now: int) -> list[Any]:
         """Returns up to `limit` due rows with the index of their request and their rowid, in the order of fairness.
 
-        First the tasks that have any, then as many rows of each as an even share of the limit; if tasks have fewer than
-        that and the limit is not reached, again with a larger share. Only the index is read for that, and the whole
-        row of no more than is returned, so neither waiting rows nor a long backlog cost anything.
+        First the first row of each task that has any. If there is room for more, and tasks have more: of a single task
+        what comes next; else as many rows of each as an even share of the limit, and if tasks have fewer than that and
+        the limit is not reached, again with a larger share. Only the index is read for that, and the whole row of no
+        more than is returned, beside those first ones; so neither waiting rows nor a long backlog cost anything.
         """
-        due = self._connection.execute(
+        first = self._fetch(
             f"""
-            SELECT json_group_array(json_array(key, value)), count(*) FROM (
-                SELECT key, value FROM json_each(:tasks) AS request
-                WHERE EXISTS (SELECT 1 FROM {self._table} WHERE task = request.value AND claimable_at <= :now)
-                LIMIT :limit
+            SELECT {_STORED_COLUMNS}, request.key, stored.rowid
+            FROM json_each(:tasks) AS request CROSS JOIN {self._table} AS stored
+            ON stored.rowid = (
+                SELECT rowid FROM {self._table} WHERE task = request.value AND claimable_at <= :now
+                ORDER BY claimable_at, key LIMIT 1
             )
+            LIMIT :limit
             """,
-            {"tasks": tasks, "now": now, "limit": limit},
-        ).fetchone()
-        requests, count = due
+            {"tasks": json.dumps(names), "now": now, "limit": limit},
+        )
+        # By request: sorting whole rows in SQL takes longer.
+        first.sort(key=itemgetter(-2))
+        count = len(first)
+        if count in (0, limit):
+            return first
         if count == 1:
             # Nothing has to be shared out then, and the index has them in their order.
+            place = first[0][-2]
             return self._fetch(
                 f"""
-                SELECT {_COLUMNS}, json_extract(:requests, '$[0][0]'), rowid FROM {self._table}
-                WHERE task = json_extract(:requests, '$[0][1]') AND claimable_at <= :now
+                SELECT {_COLUMNS}, :place, rowid FROM {self._table} WHERE task = :task AND claimable_at <= :now
                 ORDER BY claimable_at, key LIMIT :limit
                 """,
-                {"requests": requests, "now": now, "limit": limit},
+                {"place": place, "task": names[place], "now": now, "limit": limit},
             )
-        share = -(-limit // max(count, 1))
+        requests = json.dumps([[record[-2], names[record[-2]]] for record in first])
+        more = self._connection.execute(
+            f"""
+            SELECT 1 FROM json_each(:requests) AS request WHERE (
+                SELECT count(*) FROM (
+                    SELECT 1 FROM {self._table}
+                    WHERE task = json_extract(request.value, '$[1]') AND claimable_at <= :now LIMIT 2
+                )
+            ) > 1 LIMIT 1
+            """,
+            {"requests": requests, "now": now},
+        ).fetchone()
+        if more is None:
+            return first
+        share = -(-limit // count)
         while True:
             found = self._fetch(
                 f"""
@@ -133,7 +157,7 @@ class SqliteDatabase:
                         ORDER BY claimable_at, key LIMIT :share
                     )
                 ), chosen AS (SELECT * FROM candidates ORDER BY turn, request LIMIT :limit)
-                SELECT {", ".join("stored." + field for field in Row._fields)}, chosen.request, chosen.id
+                SELECT {_STORED_COLUMNS}, chosen.request, chosen.id
                 FROM chosen CROSS JOIN {self._table} AS stored ON stored.rowid = chosen.id
                 ORDER BY chosen.turn, chosen.request
                 """,
