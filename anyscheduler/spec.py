@@ -104,7 +104,7 @@ def load_spec(template: Task, key: str, text: str) -> Task:
     Raises:
         ValueError: The row was damaged, or written by a later version of this package.
     """
-    if type(text) is not str:
+    if not isinstance(text, str):
         raise ValueError("it is not text")
     name = options.schedule_name("name", key.partition(":")[2])
     if once := _ONCE.fullmatch(text):

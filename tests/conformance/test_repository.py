@@ -158,6 +158,7 @@ async def test_all_rows_of_one_claim_carry_its_token(repository: Repository) -> 
 async def test_a_claim_that_was_long_on_its_way_gets_a_later_token_than_the_row_has_had(repository: Repository) -> None:
     # Drawn before somebody else claimed and committed what is claimed now.
     tokens = [lease.new_token(NOW, 7), lease.new_token(NOW + 1, 2), f"{lease.new_token(NOW, 9)}.waiting", "t0", ""]
+    tokens.append(lease.new_token(NOW - 9, 9))  # and one from before it was drawn
     await insert(repository, *(free_row(f"a:{number}", token=token) for number, token in enumerate(tokens)))
 
     claimed = await claim(repository, "a", token=lease.new_token(NOW, 5))
@@ -169,6 +170,7 @@ async def test_a_claim_that_was_long_on_its_way_gets_a_later_token_than_the_row_
         "a:2": later,
         "a:3": at,
         "a:4": at,
+        "a:5": at,
     }
     assert await repository.read([row.key for row in claimed.rows]) == {row.key: row for row in claimed.rows}
 

@@ -120,6 +120,7 @@ class WatchedRepository:
         limits: The limit of each claim.
         claimed: How many rows each claim brought.
         written: How many changes came with each write.
+        announced: Whether each write was to be announced.
         failing: Operations that raise before they do anything.
         losing: Operations that raise after they were carried out.
         locked: Keys whose rows cannot be written at the moment.
@@ -137,6 +138,7 @@ class WatchedRepository:
         self.limits: list[int] = []
         self.claimed: list[int] = []
         self.written: list[int] = []
+        self.announced: list[bool] = []
         self.failing: set[str] = set()
         self.losing: set[str] = set()
         self.locked: set[str] = set()
@@ -161,6 +163,7 @@ class WatchedRepository:
         done = dict(zip((change.key for change in free), await self.inner.write(free, announce=announce), strict=True))
         applied = [done.get(change.key) for change in changes]
         self.written.append(len(changes))
+        self.announced.append(announce)
         await self._after("write")
         return applied
 

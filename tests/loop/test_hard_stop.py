@@ -62,6 +62,8 @@ async def test_cancelling_run_cancels_bodies_and_releases_their_leases_for_other
     for number in range(3):
         row = await repository.row(f"task {number}")
         assert row.due_at == row.claimable_at == micros(10)
+    # What others could not know by themselves, unlike that they have registered the same tasks.
+    assert repository.announced[-1]
 
 
 @virtual

@@ -179,7 +179,7 @@ MUTANTS: Final = {
     "no_release": Mutant(
         "what is not executed any more stays leased",
         frozenset({"stop"}),
-        _replaced(Holder, "release", lambda _: lambda _self, _row: None),
+        _replaced(Holder, "release", lambda _: lambda *_given: None),
     ),
     "no_retry": Mutant(
         "an outcome is tried once", frozenset({"retry"}), _replaced(Settlement, "_still_worth_it", _given_up)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from anyscheduler.spec import dump_spec, load_spec, placeholder
+from anyscheduler.trigger import OnceTrigger
 from tests.unit.definitions import INSTANCES, SECOND, body, instance, properties, template
 
 
@@ -52,6 +53,42 @@ def test_an_instance_with_the_default_schedule_comes_back_from_its_spec_as_it_wa
     stored = instance(parent, "x")
 
     assert load_spec(parent, stored.key, dump_spec(parent, stored)).trigger == stored.trigger
+
+
+LATEST = 253_402_041_600_000_000
+"""The last instant that a spec may hold: the 29th of December 9999."""
+
+
+@pytest.mark.parametrize("micros", [1, 9, 1_764_223_200_000_000, LATEST, 0, -1])
+def test_a_once_off_says_the_same_however_it_is_written(micros: int) -> None:
+    # As it is stored, which is read by a pattern, and in two ways that only somebody else would write.
+    written = (
+        f'{{"v":1,"execute_at":{micros}}}',
+        f'{{"v": 1, "execute_at": {micros}}}',
+        f'{{"execute_at":{micros},"v":1}}',
+    )
+
+    assert [load_spec(template(), "task:x", text).trigger for text in written] == [OnceTrigger(micros)] * 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"v":1,"execute_at":01}',
+        '{"v":1,"execute_at":\u0661\u0662}',
+        '{"v":1,"execute_at":1}}',
+        '{"v":1,"execute_at":1}x',
+        '{"v":1,"execute_at":1',
+        f'{{"v":1,"execute_at":{LATEST + 1}}}',
+        '{"v":1,"execute_at":999999999999999999}',
+        '{"v":1,"execute_at":1000000000000000000}',
+        '{"v":2,"execute_at":1}',
+        '{"v":11,"execute_at":1}',
+    ],
+)
+def test_what_only_looks_like_a_once_off_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        load_spec(template(), "task:x", text)
 
 
 def test_hashed_fields_are_hashed_on_the_instance_so_that_instances_are_spread() -> None:
