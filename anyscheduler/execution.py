@@ -61,10 +61,7 @@ async def execute(execution: Execution, context: Context, middlewares: Sequence[
     else:
         reached, cut_off, failure = True, False, None
         try:
-            if task.is_async and not task.heartbeat:
-                await task.func(context)  # type: ignore[misc]  # that is what is_async says
-            else:
-                await _run_body(task, context)
+            await _run_body(task, context)
         except BaseException as error:  # noqa: BLE001  # the docstring's promise
             cut_off, failure = is_cancelled(), error
     # 1. A scope around the execution was cancelled, because the app stops hard, and the body was cut off by that,

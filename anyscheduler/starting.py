@@ -67,14 +67,12 @@ class Starter(Generic[T]):
             name: What a task of its own is called.
             waits: Whether it is known to wait.
         """
-        if self._at_work is not None:
-            self._note_wait()
+        self._note_wait()
         if waits or kind in self._waiting_kinds:
             self._group.start_soon(self._run_alone, item, name=name)
         else:
             self._queue.append((kind, item, name))
-            if not self._is_coming:
-                self._send_for_next()
+            self._send_for_next()
 
     def left(self) -> Iterator[T]:
         """Takes what is queued and will not be run any more, because the task group has ended."""
@@ -113,8 +111,7 @@ class Starter(Generic[T]):
                 self._group.start_soon(self._run_alone, item, name=name)
                 continue
             this = self._at_work = [kind]
-            if not self._is_coming:
-                self._send_for_next()
+            self._send_for_next()
             await self._run(item)
             has_waited = self._at_work is not this
             if not has_waited:

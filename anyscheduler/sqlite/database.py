@@ -78,7 +78,7 @@ class SqliteDatabase:
         if earliest is None or earliest > now:
             return Claimed([], earliest, now)
         with transaction(self._connection):
-            found = self._due(names, limit, now)
+            found = self._due(names, tasks, limit, now)
             rows = [
                 _row((key, task, due_at, now + requests[request].lease, later_token(token, _text(stored)), spec, state))
                 for key, task, due_at, _, stored, spec, state, request, _ in found
@@ -94,8 +94,10 @@ class SqliteDatabase:
                 )
             return Claimed(rows, self._earliest(tasks), now)
 
-    def _due(self, names: Sequence[str], limit: int, now: int) -> list[Any]:
+    def _due(self, names: Sequence[str], tasks: str, limit: int, now: int) -> list[Any]:
         """Returns up to `limit` due rows with the index of their request and their rowid, in the order of fairness.
+
+        `tasks` is the JSON of `names`.
 
         First the first row of each task that has any. If there is room for more, and tasks have more: of a single task
         what comes next; else as many rows of each as an even share of the limit, and if tasks have fewer than that and
@@ -112,7 +114,7 @@ class SqliteDatabase:
             )
             LIMIT :limit
             """,
-            {"tasks": json.dumps(names), "now": now, "limit": limit},
+            {"tasks": tasks, "now": now, "limit": limit},
         )
         # By request: sorting whole rows in SQL takes longer.
         first.sort(key=itemgetter(-2))
