@@ -67,12 +67,14 @@ class Starter(Generic[T]):
             name: What a task of its own is called.
             waits: Whether it is known to wait.
         """
-        self._note_wait()
+        if self._at_work is not None:
+            self._note_wait()
         if waits or kind in self._waiting_kinds:
             self._group.start_soon(self._run_alone, item, name=name)
         else:
             self._queue.append((kind, item, name))
-            self._send_for_next()
+            if not self._is_coming:
+                self._send_for_next()
 
     def left(self) -> Iterator[T]:
         """Takes what is queued and will not be run any more, because the task group has ended."""
@@ -82,14 +84,13 @@ class Starter(Generic[T]):
 
     def _note_wait(self) -> None:
         # Somebody else is running, so whoever was at work and has not ended waits.
-        if self._at_work is not None:
-            self._waiting_kinds.update(self._at_work)
-            self._at_work = None
+        assert self._at_work is not None
+        self._waiting_kinds.update(self._at_work)
+        self._at_work = None
 
     def _send_for_next(self) -> None:
-        if self._queue and not self._is_coming:
-            self._is_coming = True
-            self._group.start_soon(self._run_queued)
+        self._is_coming = True
+        self._group.start_soon(self._run_queued)
 
     async def _run_alone(self, item: T) -> None:
         cancellations = self._count_cancellations()
@@ -99,7 +100,8 @@ class Starter(Generic[T]):
 
     async def _run_queued(self) -> None:
         self._is_coming = False
-        self._note_wait()
+        if self._at_work is not None:
+            self._note_wait()
         own = copy_context()
         cancellations = self._count_cancellations()
         until = anyio.current_time() + _SLICE_SECONDS
@@ -111,7 +113,8 @@ class Starter(Generic[T]):
                 self._group.start_soon(self._run_alone, item, name=name)
                 continue
             this = self._at_work = [kind]
-            self._send_for_next()
+            if self._queue and not self._is_coming:
+                self._send_for_next()
             await self._run(item)
             has_waited = self._at_work is not this
             if not has_waited:
