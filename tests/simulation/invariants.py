@@ -12,7 +12,7 @@ final       no grant of an occurrence after its commit; what was given back had 
 no-loss     each at-least-once occurrence is committed after a run that counts; when all is calm nothing stays overdue
 lost        where nothing failed, what was committed at most once did start
 next        a commit leads to the occurrence that an independent calculation says
-not-early   no grant and no START before the due time
+not-early   no START before the due time, and no grant; that of a static schedule 10 ms earlier at most
 bound       open bodies of a process never above its concurrency limit
 stop        no claim after the first stop; a stop comes to its end, and leaves no lease
 registry    what was answered is stored or removed; nothing else comes or goes; the same schedule keeps its next run
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 _ROUND_TRIP: Final = 30_000
 """In microseconds; by no more a process mistakes the store's time where nothing holds up the replies that tell it."""
+
+_HEAD_START: Final = 10_000
+"""How many microseconds before it is due a static schedule may be granted."""
 
 NAMES: Final = tuple(re.findall(r"^([a-z-]+)  +", __doc__ or "", re.MULTILINE))
 """Of all invariants, in the order above."""
@@ -170,7 +173,7 @@ class Audit:
         occurrence = self._occurrence(row)
         if before.claimable_at > entry.at:
             self._found("one-lease", f"{row.key} was granted {before.claimable_at - entry.at} us before it was free")
-        if before.due_at > entry.at:
+        if before.due_at > entry.at + (0 if before.spec else _HEAD_START):
             self._found("not-early", f"{row.key} was granted {before.due_at - entry.at} us before it was due")
         if occurrence in self._settled:
             self._found("final", f"{row.key} due {row.due_at} was granted after it was committed")
@@ -180,6 +183,7 @@ class Audit:
     def _write(self, entry: Entry) -> None:
         """Tells from what the process had told before which of its writes this is."""
         before, after = entry.before, entry.after
+        settled = None if after is None or self._registrations.is_new(after) else self._settled_before(after)
         if before is not None and self._is_commit(entry, before):
             self._settle(entry, before)
             self._check_next(entry, before, after)
@@ -190,8 +194,8 @@ class Audit:
             self._extended[after.key, after.token] = max(after.claimable_at, self._extended[after.key, after.token])
         elif before is not None and (entry.who, EventKind.RELEASED, entry.key, before.token) in self._sent:
             self._released.add((after.key, after.due_at))
-        elif self._occurrence(after) in self._settled and not self._registrations.is_new(after):
-            self._give_back(after)
+        elif settled is not None:
+            self._give_back(after, settled)
         else:
             self._register(entry, after)
         if after is None:
@@ -219,8 +223,15 @@ class Audit:
         if self._registrations.stored(entry, after, was_held=was_held, may_err=entry.who in self._faulted):
             self._registered[after.key] += 1
 
-    def _give_back(self, after: Row) -> None:
-        occurrence = self._occurrence(after)
+    def _settled_before(self, row: Row) -> _Occurrence | None:
+        """Returns the occurrence that was settled, and is there again with this row; None if there is none.
+
+        What is given back late may be of an earlier registration: another one has come and gone meanwhile.
+        """
+        earlier = (_Occurrence(row.key, number, row.due_at) for number in range(self._registered[row.key], -1, -1))
+        return next((occurrence for occurrence in earlier if occurrence in self._settled), None)
+
+    def _give_back(self, after: Row, occurrence: _Occurrence) -> None:
         if self._at_most_once_starts[occurrence] or not Schedule(after).at_most_once:
             self._found("final", f"{after.key} due {after.due_at} came back after it was committed")
         self._settled.discard(occurrence)
