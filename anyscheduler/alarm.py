@@ -73,7 +73,7 @@ class Alarm:
         self._was_long = is_long
         if is_long:
             late = await self._sleep_until_before(_LAST_LEG)
-        is_precise = may_be_precise and self._wish_comes_first() and self._goes_on()
+        is_precise = may_be_precise and self._wish_comes_first() and _goes_on(self._now)
         if is_precise:
             late = max(late, await self._sleep_until_before(_TICK))
             # Everybody else has their turn meanwhile. Once after a sleep as long as that it is no burden, and a
@@ -84,7 +84,7 @@ class Alarm:
         if not is_precise or self._remaining() > 0:
             late = max(late, await self._sleep_until_before(0.0))
             # uvloop rounds a wait to milliseconds, down as well as up.
-            while 0 < self._remaining() < _TICK and self._goes_on():
+            while 0 < self._remaining() < _TICK and _goes_on(self._now):
                 await anyio.lowlevel.checkpoint()
         self.rang = self._at <= self._now()
         self._at = NEVER
@@ -107,15 +107,31 @@ class Alarm:
     def _wish_comes_first(self) -> bool:
         return (self._at - self._now()) / 1e6 < self._latest - anyio.current_time()
 
-    def _goes_on(self) -> bool:
-        """Tells whether the clock goes on while nobody waits, as no virtual one does."""
-        shown = self._now()
-        return any(self._now() != shown for _ in range(_READINGS))
-
     def _remaining(self) -> float:
         if self._at == AT_ONCE:
             return -math.inf
         return min(self._latest - anyio.current_time(), (self._at - self._now()) / 1e6)
+
+
+async def sleep_until(at: int, now: Callable[[], int]) -> None:
+    """Sleeps until `now` returns `at` (microseconds since the epoch) or later, to the turn of the event loop.
+
+    For a few milliseconds: it sleeps half of what is left, again and again, because an event loop may end a wait nearly
+    two too late. asyncio rounds up to milliseconds twice, and 9 * 1e-3 is more than 9 of them.
+    """
+    while (remaining := (at - now()) / 1e6) > 0:
+        if remaining > 2 * _TICK:
+            await anyio.sleep(remaining / 2)
+        elif _goes_on(now):
+            await anyio.lowlevel.checkpoint()
+        else:
+            await anyio.sleep(remaining)
+
+
+def _goes_on(now: Callable[[], int]) -> bool:
+    """Tells whether the clock goes on while nobody waits, as no virtual one does."""
+    shown = now()
+    return any(now() != shown for _ in range(_READINGS))
 
 
 class ClockWatch:

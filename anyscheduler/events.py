@@ -137,7 +137,8 @@ class Reporter:
         if not applied:
             self.tell(EventKind.LOST, held, detail="given up" if applied is None else "refused")
             return
-        self.tell(_kind_of(held, change), held, until=None if change.row is None else change.row.claimable_at)
+        row = change.row
+        self.tell(_kind_of(held, change), held, until=None if row is None else max(row.due_at, row.claimable_at))
 
     def _moment(self, at: int | None) -> datetime:
         return from_micros(clamp(self._now() if at is None else at))

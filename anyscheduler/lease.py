@@ -29,6 +29,17 @@ from typing import Any, Final, NamedTuple
 
 from anyscheduler.clock import check_instant
 
+HEAD_START: Final = 10_000
+"""How many microseconds before it is due a static schedule can be claimed, so that the answer is there when it is.
+
+Of a short interval it is a tenth at most: whoever has claimed it has a slot less until it is due. Instances have none:
+who has removed or replaced one before it was due relies on that. Nor has an occurrence that was given back, or waits
+for another attempt.
+"""
+
+_SHARE: Final = 10
+"""Which part of the time between two occurrences the head start is at most: one of so many."""
+
 _WAITING = ".waiting"
 """How a token ends that was drawn at a release: until `claimable_at` the row then waits, and nobody holds it."""
 
@@ -43,7 +54,8 @@ class Row(NamedTuple):
         key: The unique name of the schedule.
         task: The definition it belongs to; claims ask by it.
         due_at: When its next occurrence is due.
-        claimable_at: The later of `due_at` and the end of its lease or of its wait for another attempt.
+        claimable_at: From when on a claim may take it: when it is due, of a static schedule `HEAD_START` earlier; or
+            the end of its lease or of its wait for another attempt, if that is later.
         token: The fence.
         spec: JSON of a dynamic schedule (trigger, arguments, overrides); "" for a static one.
         state: JSON that the rules keep for themselves, see `State`; "" when there is nothing to keep.
@@ -174,7 +186,8 @@ def later_token(drawn: str, stored: str) -> str:
 
 def register(key: str, task: str, due_at: int, token: str, *, spec: str = "", state: str = "") -> Row:
     """Returns the row of a schedule that nobody holds, due at `due_at`."""
-    return Row(key, task, due_at, due_at, token, spec, state)
+    head_start = HEAD_START if decode_state(state).fingerprint else 0
+    return Row(key, task, due_at, due_at - head_start, token, spec, state)
 
 
 def replace_spec(row: Row, spec: str, token: str) -> Row:
@@ -184,7 +197,7 @@ def replace_spec(row: Row, spec: str, token: str) -> Row:
 
 
 def is_claimable(row: Row, now: int) -> bool:
-    """Tells whether a claim at `now` may take the row: its occurrence is due, and no lease or wait is left."""
+    """Tells whether a claim at `now` may take the row: its occurrence is (nearly) due, no lease or wait is left."""
     return row.claimable_at <= now
 
 
@@ -206,13 +219,14 @@ def commit(row: Row, next_due: int | None, token: str) -> Change:
     """Returns the change that settles the occurrence: due again at `next_due`, or gone when that is None."""
     if next_due is None:
         return Change(row.key, row.token, None)
-    state = row.state
+    state, claimable_at = row.state, next_due
     if state:
-        remembered = decode_state(state)
-        last = row.due_at if remembered.fingerprint else 0
-        state = encode_state(State(remembered.fingerprint, last))
+        fingerprint = decode_state(state).fingerprint
+        state = encode_state(State(fingerprint, row.due_at if fingerprint else 0))
+        if fingerprint:
+            claimable_at -= min(HEAD_START, (next_due - row.due_at) // _SHARE)
     token = later_token(token, row.token)
-    return Change(row.key, row.token, Row(row.key, row.task, next_due, next_due, token, row.spec, state))
+    return Change(row.key, row.token, Row(row.key, row.task, next_due, claimable_at, token, row.spec, state))
 
 
 def release(row: Row, at: int, token: str) -> Change:
@@ -241,10 +255,10 @@ def locked_until(row: Row, now: int) -> int | None:
     """Returns when the lease of the row ends, or None if nobody holds it at `now`.
 
     1. Claimable now: free, whatever it was before.
-    2. Claimable when it is due: free, not due yet.
+    2. Claimable when it is due or before: free, not due yet.
     3. Its token says that it waits for another attempt: free.
     4. Anything else is a lease.
     """
-    if is_claimable(row, now) or row.claimable_at == row.due_at or row.token.endswith(_WAITING):
+    if is_claimable(row, now) or row.claimable_at <= row.due_at or row.token.endswith(_WAITING):
         return None
     return row.claimable_at

@@ -2,8 +2,8 @@
 
 Knows: one frozen plan, a repository, the lease rules. Must not know: decorators, options, signals, SQL.
 
-One poll is one round trip. Nothing is claimed that cannot start, so nothing waits under a burning lease. Every row is
-its own exception domain: a damaged one is set aside, and no other row is later for it.
+One poll is one round trip. Nothing is claimed that has no free slot, so nothing waits for one under a burning lease.
+Every row is its own exception domain: a damaged one is set aside, and no other row is later for it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from anyscheduler.backoff import Backoff, Outage
 from anyscheduler.claiming import Answer, Claimer
 from anyscheduler.clock import check_instant, duration_micros
 from anyscheduler.context import Context, Execution
+from anyscheduler.early import EarlyRows
 from anyscheduler.events import EventKind
 from anyscheduler.execution import Outcome, execute, is_cancelled
 from anyscheduler.holding import Holder
@@ -92,12 +93,16 @@ class Loop:
         self._reporter = reporter
         self._look_after = look_after
         self._of_column = {column: task for task in tasks.values() for column in task.columns()}
-        requests = (ClaimRequest(column, task.lease_micros) for column, task in self._of_column.items())
+        # A static one may be claimed so much before it is due, and is to have its lease from then on.
+        requests = (
+            ClaimRequest(column, task.lease_micros + (lease.HEAD_START if task.is_static else 0))
+            for column, task in self._of_column.items()
+        )
         self._claimer = Claimer(repository, requests, now=now, new_token=new_token)
         self._ahead: list[Answer | None] = []
         """What came of a claim that was made while the rows of the one before were being started."""
         self._unstarted = 0
-        """How many rows are claimed whose turn is still to come."""
+        """How many rows are claimed whose turn, or whose time, is still to come."""
         self._alarm = Alarm(now, plan.poll_interval.total_seconds())
         self._backoff = Backoff("claiming what is due", outage)
         self._settlement = Settlement(repository, now=now, new_token=new_token, outage=outage)
@@ -165,17 +170,19 @@ class Loop:
     async def _serve(self, *, task_status: TaskStatus[None]) -> None:
         bodies = anyio.create_task_group()
         starter = Starter(bodies, self._run)
+        early = EarlyRows(bodies, self._now, lambda rows: self._start_all(rows, starter), self._give_back)
         try:
             try:
                 async with bodies:
                     task_status.started()
-                    await self._poll_until_stopped(starter)
+                    await self._poll_until_stopped(starter, early)
                     self._listening.cancel()
                     self._limit_shutdown()
             finally:
                 # There is something if a body has cancelled tasks of asyncio that are not its own.
                 for execution, _ in starter.left():
                     self._holder.release(execution.row)
+                early.give_back_left()
             self._settlement.close()
             await self._settlement.finished.wait()
         finally:
@@ -185,16 +192,16 @@ class Loop:
     def _limit_shutdown(self) -> None:
         if self._running:
             logger.info("waiting for %s to end", counted(len(self._running), "running execution"))
-        elif self._settlement.is_idle:
+        elif self._settlement.is_idle and not self._unstarted:
             return
         if self._plan.shutdown_timeout is not None:
             self._hard_stop.deadline = anyio.current_time() + self._plan.shutdown_timeout.total_seconds()
 
-    async def _poll_until_stopped(self, starter: Starter[_Started]) -> None:
+    async def _poll_until_stopped(self, starter: Starter[_Started], early: EarlyRows) -> None:
         try:
             while not self._stopping:
                 answer = self._ahead.pop() if self._ahead else await self._ask()
-                if answer is not None and await self._use(answer, starter):
+                if answer is not None and await self._use(answer, starter, early):
                     await anyio.lowlevel.checkpoint()
                 else:
                     _report_late(await self._alarm.sleep())
@@ -225,19 +232,21 @@ class Loop:
             return None
         if answer is None:
             return None
+        self._unstarted += len(answer.claimed.rows)
         self._backoff.succeeded()
         if self._reporter is not None:
             for row in answer.claimed.rows:
                 self._reporter.tell(EventKind.CLAIMED, row, at=answer.claimed.now, until=row.claimable_at)
         return answer
 
-    async def _use(self, answer: Answer, starter: Starter[_Started]) -> bool:
+    async def _use(self, answer: Answer, starter: Starter[_Started], early: EarlyRows) -> bool:
         """Starts what was claimed. Returns whether more may be claimed at once."""
         claimed = answer.claimed
+        due = early.hold(claimed.rows, claimed.now)
         if not answer.is_complete and self._plan.concurrency_limit > self._plan.batch_size:
             async with anyio.create_task_group() as meanwhile:
-                return await self._start_all(claimed.rows, starter, meanwhile)
-        if not await self._start_all(claimed.rows, starter):
+                return await self._start_all(due, starter, meanwhile)
+        if not await self._start_all(due, starter):
             return False
         if not answer.is_complete:
             return True
@@ -283,7 +292,6 @@ class Loop:
         # Outcomes are written when all have begun.
         with self._settlement.held_back():
             for begin in range(0, len(rows), _AT_A_TIME):
-                self._unstarted = len(rows) - begin
                 if self._is_ending:
                     self._give_back(rows[begin:])
                     break
@@ -292,26 +300,32 @@ class Loop:
                     meanwhile = None
                 for row in rows[begin : begin + _AT_A_TIME]:
                     self._start(row, starter)
-                    self._unstarted -= 1
                 handed_over = anyio.current_time()
                 await anyio.lowlevel.cancel_shielded_checkpoint()
                 _report_late(anyio.current_time() - handed_over)
-        self._unstarted = 0
         return not self._is_ending
 
     async def _ask_ahead(self) -> None:
         self._ahead.append(await self._ask())
 
     def _give_back(self, rows: Sequence[Row]) -> None:
+        self._unstarted -= len(rows)
         for row in rows:
             self._holder.release(row)
+        self._slot_is_free()
+
+    def _slot_is_free(self) -> None:
+        if self._is_full:
+            self._alarm.set_for(AT_ONCE)
 
     def _start(self, row: Row, starter: Starter[_Started]) -> None:
+        self._unstarted -= 1
         try:
             task = self._task_of(row)
             first = self._holder.first_write(task, row)
         except Exception as error:  # noqa: BLE001  # whatever is wrong with it, it is this row's own affair
             self._holder.set_aside(row, error)
+            self._slot_is_free()
             return
         execution = Execution(task, row, self._holder.extend)
         self._running[execution] = None
@@ -347,8 +361,7 @@ class Loop:
                 _report(execution, outcome, started, self._now())
         finally:
             del self._running[execution]
-            if self._is_full:
-                self._alarm.set_for(AT_ONCE)
+            self._slot_is_free()
 
     def _clock_was_set_ahead(self) -> bool:
         """Notices a wall clock that was set; extends what runs here if it was set ahead, and then returns True.

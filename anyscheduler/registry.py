@@ -308,7 +308,9 @@ class Registry:
         token = lease.later_token(self._token(), stored.token)
         row = lease.register(stored.key, task.column, due, token, state=encoded)
         until = lease.locked_until(stored, self._now())
-        return Change(stored.key, stored.token, row if until is None else lease.extend(row, max(due, until)))
+        if until is not None:
+            row = lease.extend(row, max(row.claimable_at, until))
+        return Change(stored.key, stored.token, row)
 
     def _state_of(self, owner: Task, row: Row) -> TaskState:
         error = None

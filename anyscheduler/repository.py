@@ -57,7 +57,7 @@ class Repository(Protocol):
     async def claim(
         self, requests: Sequence[ClaimRequest], limit: int, now: int | None, token: str, not_after: int | None = None
     ) -> Claimed:
-        """Leases up to `limit` due rows of the requested tasks, in one round trip.
+        """Leases up to `limit` claimable rows of the requested tasks, in one round trip.
 
         A row is eligible when all of these hold:
 

@@ -99,7 +99,8 @@ class Settlement:
         self._again_at = -math.inf
         self._wake = anyio.Event()
         self._closed = False
-        self._held_back = False
+        self._held_back = 0
+        """How many ask for that at the moment."""
         self._writing = False
         self.finished = anyio.Event()
         """Set when `run` has returned."""
@@ -120,12 +121,12 @@ class Settlement:
     @contextmanager
     def held_back(self) -> Iterator[None]:
         """Begins no write meanwhile; what is queued waits for the end."""
-        self._held_back = True
+        self._held_back += 1
         try:
             yield
         finally:
-            self._held_back = False
-            if self._queue:
+            self._held_back -= 1
+            if self._queue and not self._held_back:
                 self._wake.set()
 
     async def run(self) -> None:

@@ -25,6 +25,13 @@ logger = get_logger(__name__)
 _WORTH_SAYING: Final = 1_000_000
 """From how many microseconds on the difference between two clocks is logged, and a change of it again."""
 
+_DRIFT: Final = 1_000
+"""In how many microseconds two clocks may come apart by one: each of them is slewed by 500 millionths at most.
+
+Whoever slews faster (chrony does, to correct a clock that is far off) has the time mistaken by less than a round trip.
+Source: MAXFREQ in the kernel's include/linux/timex.h.
+"""
+
 
 class Timekeeper:
     """The time, in microseconds since the epoch, UTC.
@@ -47,11 +54,22 @@ class Timekeeper:
         """Whether the store's clock is to be preferred."""
         self._ahead: int | None = None
         """How far the store's clock is ahead of the monotonic one; None while this process goes by its own."""
+        self._at_least = 0
+        """How far the store's clock was ahead of the monotonic one at the least, at the last reply."""
+        self._replied = 0
+        """When that was, by the monotonic clock."""
         self._said = 0
 
     def __call__(self) -> int:
         """Returns the time."""
         return self._own() if self._ahead is None else steady() + self._ahead
+
+    def surely(self) -> int:
+        """Returns a time that is not ahead of the store's: what is due by this one is due."""
+        if self._ahead is None:
+            return self._own()
+        now = steady()
+        return now + self._at_least_at(now)
 
     @property
     def to_claim_at(self) -> int | None:
@@ -73,11 +91,18 @@ class Timekeeper:
             shown: What it showed, in microseconds since the epoch.
             asked: What `steady` had returned when the question was sent; the reply has just arrived.
         """
-        least, most = shown - steady(), shown - asked
+        arrived = steady()
+        least, most = shown - arrived, shown - asked
+        self._at_least = least if self._ahead is None else max(least, min(most, self._at_least_at(arrived)))
+        self._replied = arrived
         self._ahead = (least + most) // 2 if self._ahead is None else max(least, min(most, self._ahead))
         skew = self._own() - self()
         if abs(skew - self._said) > _WORTH_SAYING:
             self._report(skew)
+
+    def _at_least_at(self, now: int) -> int:
+        # One more, because all of these are whole microseconds.
+        return self._at_least - (now - self._replied) // _DRIFT - 1
 
     def _report(self, skew: int) -> None:
         if abs(skew) > _WORTH_SAYING:

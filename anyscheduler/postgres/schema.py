@@ -117,7 +117,7 @@ CREATE VIEW {names.view} AS SELECT
     key, task,
     {_timestamp("due_at")},
     {_timestamp("claimable_at")},
-    claimable_at <> due_at AND token NOT LIKE '%.waiting'
+    claimable_at > due_at AND token NOT LIKE '%.waiting'
         AND claimable_at > extract(epoch FROM clock_timestamp()) * 1000000 AS leased,
     token, spec, state
 FROM {names.quoted};

@@ -14,6 +14,7 @@ import anyio
 import pytest
 
 from anyscheduler import AppContext, RepositoryError, Scheduler
+from anyscheduler.lease import HEAD_START
 from anyscheduler.memory import MemoryRepository
 from anyscheduler.testing import VirtualClock, run_virtual
 
@@ -98,6 +99,11 @@ def seconds(moment: datetime) -> float:
 def micros(after: float) -> int:
     """Returns the instant `after` so many seconds from `START`, as it is stored."""
     return START_MICROS + round(after * 1e6)
+
+
+def free(due: float) -> tuple[int, int]:
+    """Returns `due_at` and `claimable_at` of a static schedule that is due so many seconds after `START`, and free."""
+    return micros(due), micros(due) - HEAD_START
 
 
 class Stopwatch:

@@ -14,6 +14,7 @@ from tests.loop.scene import (
     START,
     Stopwatch,
     WatchedRepository,
+    free,
     micros,
     run_for,
     running,
@@ -40,7 +41,7 @@ async def test_at_most_once_has_its_next_occurrence_written_before_the_body_star
 
     await run_for(app, 25)
 
-    assert seen == [(micros(20), micros(20)), (micros(30), micros(30))]
+    assert seen == [free(20), free(30)]
 
 
 @virtual

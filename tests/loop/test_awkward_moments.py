@@ -58,7 +58,7 @@ async def test_whenever_it_is_cancelled_no_lease_is_left_and_no_finished_run_is_
                 repository.slow_replies = slowness
         repository.slow, repository.slow_replies = {}, {}
         left = await repository.row("tick")
-        assert left.claimable_at == left.due_at, tenth
+        assert left.claimable_at <= left.due_at, tenth
         await run_for(make(), 14)
         if mode is ExecutionMode.AT_MOST_ONCE:
             assert len(started) == len(set(started)), tenth
@@ -86,7 +86,7 @@ async def test_whenever_it_is_stopped_gracefully_every_start_is_finished_and_set
             repository.slow = repository.slow_replies = slowness
             await anyio.sleep(tenth / 10 + 0.05)
         left = await repository.row("tick")
-        assert left.claimable_at == left.due_at, tenth
+        assert left.claimable_at <= left.due_at, tenth
         assert started == finished, tenth
         assert left.due_at == micros(5 + 5 * len(started)), tenth
 

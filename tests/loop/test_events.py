@@ -41,7 +41,7 @@ async def test_an_execution_is_claimed_started_ended_sent_and_committed() -> Non
         ("tick", START + SECOND, fences[0])
     }
     claimed, *_, committed = execution
-    assert claimed.until == claimed.at + timedelta(seconds=60)
+    assert claimed.until == START + SECOND + timedelta(seconds=60)
     assert committed.until == START + 2 * SECOND
 
 

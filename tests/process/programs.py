@@ -195,7 +195,7 @@ def stored(directory: Path, table: str = "anyscheduler") -> dict[str, Stored]:
 
 def leased(directory: Path, table: str = "anyscheduler") -> set[str]:
     """Returns the keys of the schedules in the store that somebody holds."""
-    return {key for key, row in stored(directory, table).items() if row.claimable_at != row.due_at}
+    return {key for key, row in stored(directory, table).items() if row.claimable_at > row.due_at}
 
 
 def pause_between_signals() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from anyscheduler.lease import HEAD_START
 from tests.process.programs import LOOPS, leased, pause_between_signals, stored
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def test_the_first_signal_lets_a_body_finish_settles_it_and_tears_fixtures_down_
     assert program.ends() == 0
     at = int(program.told[2].removeprefix("begins "))
     assert program.told == ["first up", "second up", f"begins {at}", "ends", "second down", "first down"]
-    assert stored(tmp_path)["slow"] == (at + 100_000, at + 100_000)
+    assert stored(tmp_path)["slow"] == (at + 100_000, at + 100_000 - HEAD_START)
 
 
 def test_a_program_with_nothing_to_do_ends_at_once_at_the_first_signal(

@@ -14,6 +14,7 @@ from unittest import mock
 import trio
 
 from anyscheduler import lease, registry, trigger
+from anyscheduler.early import EarlyRows
 from anyscheduler.holding import Holder
 from anyscheduler.memory import MemoryRepository
 from anyscheduler.settlement import Settlement
@@ -175,6 +176,16 @@ MUTANTS: Final = {
         "a process goes by the clock of its machine",
         frozenset({"one-lease", "not-early"}),
         _replaced(Timekeeper, "learn", lambda _: lambda _self, _shown, _asked: None),
+    ),
+    "estimated_time": Mutant(
+        "what is due is decided by an estimate of the store's time, and not by what that is for sure",
+        frozenset({"not-early"}),
+        _replaced(Timekeeper, "surely", lambda _: Timekeeper.__call__),
+    ),
+    "not_held": Mutant(
+        "what is claimed before it is due is started at once",
+        frozenset({"not-early"}),
+        _replaced(EarlyRows, "hold", lambda _: lambda _self, rows: rows),
     ),
     "no_release": Mutant(
         "what is not executed any more stays leased",

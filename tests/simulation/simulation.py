@@ -86,7 +86,7 @@ class Simulation:
     async def _live(self, slot: int, store: Store, nursery: trio.Nursery) -> None:
         """Runs one process after the other."""
         draw = self._random
-        machine = Machine(draw.uniform(0, 1e6), draw.uniform(0.9995, 1.0005), draw.choice((0, 0, -20, 20)))
+        machine = Machine(draw.uniform(0, 1e6), draw.uniform(0.999, 1.001), draw.choice((0, 0, -20, 20)))
         for incarnation in itertools.count():
             process = Process(
                 f"{slot}.{incarnation}",

@@ -52,6 +52,31 @@ def test_a_registered_row_is_claimable_when_it_is_due() -> None:
     assert lease.locked_until(row, NOW - 1) is None
 
 
+def test_a_static_schedule_is_claimable_a_moment_before_it_is_due_and_until_then_nobody_holds_it() -> None:
+    registered = lease.register("a", "a", NOW, "t0", state=STATIC.state)
+    committed = lease.commit(STATIC._replace(due_at=NOW - 1_000_000), NOW, "t1").row
+
+    for row in (registered, committed):
+        assert row is not None
+        assert (row.due_at, row.claimable_at) == (NOW, NOW - lease.HEAD_START)
+        assert not lease.is_claimable(row, NOW - lease.HEAD_START - 1)
+        assert lease.is_claimable(row, NOW - lease.HEAD_START)
+        assert lease.locked_until(row, NOW - lease.HEAD_START - 1) is None
+        assert lease.locked_until(lease.claim(row, NOW + 1, "t2"), NOW - 1) == NOW + 1
+        # Whoever gives it back did not settle it: it is claimed when it is due, by anybody.
+        assert lease.release(row, NOW, "t2").row == row._replace(claimable_at=NOW, token="t2.waiting")
+
+
+@pytest.mark.parametrize(
+    ("interval", "head_start"), [(1_000, 100), (50_000, 5_000), (99_999, 9_999), (100_000, 10_000), (10**12, 10_000)]
+)
+def test_of_a_short_interval_that_moment_is_a_tenth(interval: int, head_start: int) -> None:
+    row = lease.commit(STATIC, STATIC.due_at + interval, "t1").row
+
+    assert row is not None
+    assert row.due_at - row.claimable_at == head_start
+
+
 def test_a_claim_draws_a_token_and_hides_the_row_until_its_lease_ends() -> None:
     row = lease.claim(FREE, NOW + LEASE, "t1")
 

@@ -89,6 +89,42 @@ def test_the_estimate_moves_just_as_far_as_a_reading_makes_it(
         assert keeper() - machine.monotonic == expected
 
 
+# The same readings once more; behind each, what is sure at that moment: the truth is not less.
+SURE: dict[str, list[tuple[int, int, int]]] = {
+    "at first, the least that is possible": [(900, 200, 900)],
+    "what says more is better": [(900, 200, 900), (1_000, 50, 1_000)],
+    "what says less changes little": [(900, 200, 900), (300, 900, 900 - 81)],
+    "what contradicts is believed": [(900, 200, 900), (400, 50, 450)],
+    "a clock that is set is followed at once": [(1_000, 20, 1_000), (3_600_000_000, 20, 3_600_000_000), (0, 20, 20)],
+}
+
+
+@pytest.mark.parametrize("readings", SURE.values(), ids=SURE)
+def test_what_is_sure_moves_with_each_reading(machine: Machine, readings: list[tuple[int, int, int]]) -> None:
+    keeper = Timekeeper(system_clock)
+
+    for ahead, round_trip, expected in readings:
+        machine.passes(80_000 - round_trip)
+        machine.asks(keeper, machine.monotonic + round_trip + ahead, within=round_trip)
+        assert keeper.surely() - machine.monotonic == expected - 1
+        assert keeper.surely() <= keeper()
+
+
+def test_what_is_sure_falls_behind_by_as_much_as_two_clocks_may_come_apart(machine: Machine) -> None:
+    keeper = Timekeeper(system_clock)
+    machine.asks(keeper, machine.monotonic)
+
+    machine.passes(SECOND)
+
+    assert machine.monotonic - keeper.surely() == 1_001
+
+
+def test_without_a_store_s_clock_what_is_shown_is_sure(machine: Machine) -> None:
+    keeper = Timekeeper(system_clock)
+
+    assert keeper.surely() == keeper() == START
+
+
 # --- whose clock ------------------------------------------------------------------------------------------------------
 
 
