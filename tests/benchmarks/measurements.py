@@ -158,9 +158,10 @@ def tick(stores: Stores, store: Store, workers: Sequence[System], count: int, se
     answers = [at for report in reports for at in report.get("answers", ())]
     if not answers or len(workers) > 1:
         return ticked
-    # Of each second the first one: those that share a second are claimed together, or one claim after the other.
+    # Of each second the first one, which comes before it: those that share a second are claimed together, or one claim
+    # after the other.
     due = {due_at for report in reports for _, due_at, _ in report["starts"]}
-    waits = [min((at for at in answers if at >= due_at), default=math.inf) - due_at for due_at in due]
+    waits = [min((at for at in answers if at >= due_at - 0.5), default=math.inf) - due_at for due_at in due]
     return {**ticked, "answered": statistics.median(waits) * 1e3}
 
 

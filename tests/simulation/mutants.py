@@ -185,7 +185,7 @@ MUTANTS: Final = {
     "not_held": Mutant(
         "what is claimed before it is due is started at once",
         frozenset({"not-early"}),
-        _replaced(EarlyRows, "hold", lambda _: lambda _self, rows: rows),
+        _replaced(EarlyRows, "hold", lambda _: lambda _self, rows, _claimed_at: rows),
     ),
     "no_release": Mutant(
         "what is not executed any more stays leased",

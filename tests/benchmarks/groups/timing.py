@@ -27,7 +27,7 @@ def lateness(setting: Setting) -> Group:
     figures = (
         Figure("p50", "start lateness of 100 one-second tasks, ms, p50", ",.2f"),
         Figure("p99", "start lateness of 100 one-second tasks, ms, p99", ",.2f"),
-        Figure("answered", "of which until the claim was answered, ms, p50", ",.2f"),
+        Figure("answered", "the claim was answered, ms after the second (negative: before it), p50", ",.2f"),
     )
     return Group("lateness", cases, figures, setting.rounds)
 
