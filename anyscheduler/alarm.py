@@ -120,7 +120,7 @@ async def sleep_until(at: int, now: Callable[[], int]) -> None:
     two too late. asyncio rounds up to milliseconds twice, and 9 * 1e-3 is more than 9 of them.
     """
     while (remaining := (at - now()) / 1e6) > 0:
-        if remaining > 2 * _TICK:
+        if remaining > _TICK:
             await anyio.sleep(remaining / 2)
         elif _goes_on(now):
             await anyio.lowlevel.checkpoint()
