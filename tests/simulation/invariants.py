@@ -294,8 +294,8 @@ class Audit:
         if Schedule(row).at_most_once:
             self._start_at_most_once(entry, occurrence)
             return
-        # Whoever was stopped between the claim and the start cannot know what time it is.
-        if self._resumed.get(entry.who, -1) > self._claims[claim][1]:
+        # Whoever was stopped between the grant and the start cannot know what has happened meanwhile.
+        if self._resumed.get(entry.who, -1) > place:
             return
         stored = self._rows.get(entry.key)
         if stored is not None and stored.claimable_at > entry.at and stored.token != entry.token:
