@@ -183,7 +183,6 @@ class Audit:
     def _write(self, entry: Entry) -> None:
         """Tells from what the process had told before which of its writes this is."""
         before, after = entry.before, entry.after
-        settled = None if after is None or self._registrations.is_new(after) else self._settled_before(after)
         if before is not None and self._is_commit(entry, before):
             self._settle(entry, before)
             self._check_next(entry, before, after)
@@ -194,7 +193,7 @@ class Audit:
             self._extended[after.key, after.token] = max(after.claimable_at, self._extended[after.key, after.token])
         elif before is not None and (entry.who, EventKind.RELEASED, entry.key, before.token) in self._sent:
             self._released.add((after.key, after.due_at))
-        elif settled is not None:
+        elif not self._registrations.is_new(after) and (settled := self._settled_before(after)) is not None:
             self._give_back(after, settled)
         else:
             self._register(entry, after)
